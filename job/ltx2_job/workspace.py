@@ -1,0 +1,88 @@
+"""Where things lie: the workspace on the volume, a run's folder in it, and writes that are complete or absent."""
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """runs/<name>, or `output_dir`: everything one training leaves behind. Paths only; nothing is made here."""
+
+    root: Path
+
+    config = property(lambda self: self.root / "config.json")
+    datasets = property(lambda self: self.root / "datasets.json")
+    plan = property(lambda self: self.root / "plan.json")
+    index = property(lambda self: self.root / "index.json")  # the samples and their keys in the store
+    report = property(lambda self: self.root / "report.json")
+    checkpoints = property(lambda self: self.root / "checkpoints")
+    validation = property(lambda self: self.root / "validation")
+    lora = property(lambda self: self.root / "lora.safetensors")
+    lora_diffusers = property(lambda self: self.root / "lora.diffusers.safetensors")
+    loss_png = property(lambda self: self.root / "loss.png")
+    metrics = property(lambda self: self.root / "metrics.jsonl")
+    log = property(lambda self: self.root / "log.txt")
+    attempt = property(lambda self: self.root / "attempt")
+    attempts = property(lambda self: self.root / "attempts")
+    result = property(lambda self: self.root / "result.json")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that relative paths of a configuration resolve in: /workspace in pods, the current folder elsewhere."""
+
+    root: Path
+
+    models = property(lambda self: self.root / "models")
+    cache = property(lambda self: self.root / "cache")
+
+    def resolve(self, path: str | Path) -> Path:
+        """An absolute path as it is, a relative one under the workspace."""
+        return self.root / Path(path).expanduser()
+
+    def run(self, name: str, output_dir: str | None = None) -> RunFolder:
+        """The folder of a run; `output_dir` replaces runs/<name>."""
+        return RunFolder(self.resolve(output_dir or Path("runs") / name))
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing: temporary file beside it, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = data.encode() if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented and sorted, complete or absent."""
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text())
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
