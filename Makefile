@@ -1,0 +1,49 @@
+# The two commands: `make demo` shows the whole chain on this machine, `make test` proves it.
+# Both set everything up by themselves; all that must be there is python3 (3.11-3.13, with venv) and make.
+
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+DEMO ?= demo
+# One thread per process: the tiny models of demo and tests are ten times slower with an OpenMP team on a small machine.
+export OMP_NUM_THREADS ?= 1
+export UV_COMPILE_BYTECODE = 1
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: demo test lint format setup lock bench clean help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/ready: pyproject.toml uv.lock
+	@test -n "$(PYTHON)" || { echo "make: needs python3 3.11, 3.12 or 3.13 with venv (Debian: apt-get install python3-venv); or: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no ensurepip; Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(BIN)/uv sync --frozen --quiet --extra job --extra dev --python $(BIN)/python
+	@touch $@
+
+setup: .venv/ready ## install everything from the lock file into .venv
+
+demo: .venv/ready ## three real clips, a tiny random LTX-2, one manifest: cache, train, validate, summary
+	@$(BIN)/python scripts/demo_clips.py $(DEMO)/datasets/videos
+	@test -f $(DEMO)/models/ltx-2-tiny.safetensors || $(BIN)/ltx2 tiny $(DEMO)/models --version 2.0 --blocks 2
+	@$(BIN)/ltx2 run configs/quickstart.yaml --workspace $(DEMO)
+
+lint: .venv/ready ## style, types, and the arrows between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint, then every test that this machine can run; says what was skipped and why
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+format: .venv/ready ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## resolve the dependencies anew into uv.lock
+	$(BIN)/uv lock --upgrade
+
+clean: ## remove what make and the demo made
+	rm -rf .venv .cache $(DEMO)
