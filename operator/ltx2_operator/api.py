@@ -1,0 +1,306 @@
+"""The resource LTX2Training as typed models: the spec here, the status in status.py.
+
+The custom resource definition is generated from these models (crd.py), so what the API server checks and what the
+operator reads cannot drift apart. JSON is camelCase; the two pasted files of the guide, `spec.config` and
+`spec.datasets`, stay opaque here and are read by ltx2_job.config. Rules that join two fields are written twice, as CEL
+for the API server and as a validator for manifests that never meet one (`ltx2 run`); a test puts the same objects
+before both.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from ltx2_job.errors import ConfigError, Problem
+from ltx2_operator.fields import (
+    API_VERSION,
+    GROUP,
+    KIND,
+    NAME_MAX,
+    NAME_PATTERN,
+    PLURAL,
+    VERSION,
+    Count,
+    DnsName,
+    Int32,
+    Label,
+    Model,
+    Opaque,
+    Seconds,
+    rule,
+)
+from ltx2_operator.status import (
+    LAST_ATTEMPTS,
+    CheckpointStatus,
+    Condition,
+    Plan,
+    Progress,
+    Rung,
+    Status,
+    Verdict,
+)
+
+__all__ = [
+    "API_VERSION", "GROUP", "KIND", "LAST_ATTEMPTS", "NAME_MAX", "PLURAL", "VERSION",
+    "Cache", "CheckpointStatus", "Condition", "ConfigFrom", "Gpu", "Images", "LTX2Training", "Metadata", "Plan",
+    "Progress", "Rung", "SecretKey", "Secrets", "Spec", "Status", "Storage", "Verdict", "not_supported_yet", "parse",
+]  # fmt: skip
+
+
+class Gpu(Model):
+    """Which GPUs one node of this run gets."""
+
+    class_: Label = Field("auto", alias="class", description="A class of `ltx2 gpus`, or auto: the cheapest that fits.")
+    count: Int32 = Field(1, ge=1, le=16, description="GPUs per node; for the class cpu: processes per node.")
+
+
+STORAGE_RULES: Final[list[JsonValue]] = [
+    rule(
+        "!(has(self.claimName) && has(self.size))",
+        expression="'size %s and claimName %s are both set; "
+        "remove size to use the claim, or claimName to have one made'.format([self.size, self.claimName])",
+    ),
+    rule(
+        "!(has(self.claimName) && has(self.storageClassName))",
+        expression="'storageClassName %s has no effect on the existing claim %s; "
+        "remove one of the two'.format([self.storageClassName, self.claimName])",
+    ),
+]
+
+
+class Storage(Model):
+    """The volume with data sets, models, cache and runs. A claim made here is kept when the object is deleted."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": STORAGE_RULES})
+
+    size: str | None = Field(
+        None,
+        max_length=20,
+        pattern=r"^[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
+        description="Size of the claim to make, as a quantity (200Gi); the plan predicts it when left out.",
+    )
+    claim_name: DnsName | None = Field(None, description="An existing claim to use; none is made then.")
+    storage_class_name: DnsName | None = Field(None, description="Storage class of the claim to make.")
+
+    @model_validator(mode="after")
+    def _one_claim(self) -> Self:
+        if self.claim_name and self.size:
+            raise ValueError(
+                f"size {self.size} and claimName {self.claim_name} are both set; "
+                "remove size to use the claim, or claimName to have one made"
+            )
+        if self.claim_name and self.storage_class_name:
+            raise ValueError(
+                f"storageClassName {self.storage_class_name} has no effect on the existing claim {self.claim_name}; "
+                "remove one of the two"
+            )
+        return self
+
+
+class Cache(Model):
+    """How the cache stage runs, where it differs from training."""
+
+    gpu: Gpu | None = Field(None, description="Another GPU class for the cache stage.")
+    shards: Int32 = Field(1, ge=1, le=64, description="Pods that fill the cache side by side.")
+
+
+class Images(Model):
+    """Container images in place of the operator's own."""
+
+    cache: str | None = Field(None, min_length=1, max_length=512, description="Image of the cache stage.")
+    train: str | None = Field(None, min_length=1, max_length=512, description="Image of the train stage.")
+
+
+class SecretKey(Model):
+    """One key of a Secret in the same namespace. Values never stand in this object."""
+
+    name: DnsName = Field(description="Name of the Secret.")
+    key: str = Field(
+        "token", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key in the Secret."
+    )
+
+
+class Secrets(Model):
+    """Where to find tokens."""
+
+    hub_token: SecretKey | None = Field(None, description="Token of the model hub, for gated models.")
+    tracker_key: SecretKey | None = Field(None, description="Key of the experiment tracker.")
+    object_store: DnsName | None = Field(None, description="Secret with the credentials of an object store.")
+
+
+class ConfigFrom(Model):
+    """A ConfigMap that holds the guide's files, for those who keep files."""
+
+    name: DnsName = Field(description="Name of the ConfigMap.")
+    key: str = Field(
+        "config.json", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key of config.json."
+    )
+    datasets_key: str | None = Field(
+        None, min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key of multidatabackend.json."
+    )
+
+
+SPEC_RULES: Final[list[JsonValue]] = [
+    rule(
+        "has(self.config) != has(self.configFrom)",
+        message="exactly one of config and configFrom must be set; paste the guide's config.json under config",
+    ),
+]
+
+
+class Spec(Model):
+    """What to train, on which GPUs, and where it is kept."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": SPEC_RULES})
+
+    gpu: Gpu = Field(Gpu(), description="GPUs of one node.")  # type: ignore[call-arg]  # pydantic fills the defaults
+    nodes: Int32 = Field(1, ge=1, le=64, description="Nodes; more than one needs a volume that many nodes can write.")
+    storage: Storage = Field(Storage(), description="The volume.")  # type: ignore[call-arg]
+    cache: Cache = Field(Cache(), description="The cache stage, where it differs.")  # type: ignore[call-arg]
+    memory: str = Field(
+        "auto",
+        max_length=64,
+        pattern=r"^(auto|[a-z0-9]+/[a-z0-9]+(:[0-9]+)?/keep:[0-9]+)$",
+        description="Memory plan: auto, or one by name, such as bf16/resident/keep:24 (24 blocks are not recomputed).",
+    )
+    flavour: Literal["cuda", "rocm", "cpu"] | None = Field(
+        None, description="Image flavour; the GPU class decides when left out."
+    )
+    images: Images = Field(Images(), description="Images per stage.")  # type: ignore[call-arg]
+    secrets: Secrets = Field(Secrets(), description="Names of Secrets.")  # type: ignore[call-arg]
+    suspend: bool = Field(False, description="Pause: pods end with a checkpoint; false resumes from it.")
+    queue_name: Label | None = Field(None, description="Kueue queue that admits the Jobs.")
+    priority_class_name: DnsName | None = Field(None, description="Priority class of the pods.")
+    active_deadline_seconds: Seconds | None = Field(
+        None, description="Seconds of running, over all attempts, before the run fails."
+    )
+    start_deadline_seconds: Seconds = Field(
+        3600,
+        description="Seconds an attempt may wait for its pods; time in a queue or waiting for data does not count.",
+    )
+    ttl_seconds_after_finished: Count | None = Field(
+        None, description="Seconds after the end when this object is deleted; never when left out. Claims are kept."
+    )
+    retries: Annotated[Int32, Field(ge=0, le=1000)] = Field(
+        3, description="Failed attempts that are tried again; raising it gives a failed run another attempt."
+    )
+    resume_from: str | None = Field(
+        None,
+        min_length=1,
+        max_length=512,
+        description="Run or checkpoint folder to continue from, under the workspace.",
+    )
+    pod_template: Opaque | None = Field(None, description="Strategic merge patch for the pods.")
+    config_from: ConfigFrom | None = Field(None, description="ConfigMap with the guide's files, in place of config.")
+    config: Opaque | None = Field(None, description="The guide's config.json, pasted.")
+    datasets: list[Opaque] | None = Field(
+        None,
+        max_length=64,
+        description="The guide's multidatabackend.json, pasted.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+
+    @model_validator(mode="after")
+    def _one_config(self) -> Self:
+        if (self.config is None) == (self.config_from is None):
+            raise ValueError(
+                "exactly one of config and configFrom must be set; paste the guide's config.json under config"
+            )
+        return self
+
+    @property
+    def cache_gpu(self) -> Gpu:
+        """The GPU choice of the cache stage: its own, else the one of training."""
+        return self.cache.gpu or self.gpu
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+class Metadata(BaseModel):
+    """What the operator reads of an object's metadata."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    name: str = Field(min_length=1, max_length=NAME_MAX, pattern=NAME_PATTERN)
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+
+
+class LTX2Training(BaseModel):
+    """One object: what a user wants and what became of it."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    metadata: Metadata
+    spec: Spec
+    status: Status = Status()  # type: ignore[call-arg]
+
+
+def parse(obj: Mapping[str, Any]) -> LTX2Training:
+    """Read an object or a manifest.
+
+    Raises ConfigError with every mistake: field, what is wrong with which value, and the nearest known key for a typo.
+    """
+    problems = []
+    if (kind := (obj.get("apiVersion"), obj.get("kind"))) != (API_VERSION, KIND):
+        problems.append(Problem("apiVersion, kind", f"{kind[0]}, {kind[1]} is not {API_VERSION}, {KIND}"))
+    try:
+        training = LTX2Training.model_validate(
+            {"metadata": obj.get("metadata") or {}, "spec": obj.get("spec") or {}, "status": obj.get("status") or {}}
+        )
+    except ValidationError as error:
+        raise ConfigError([*problems, *(_problem(detail) for detail in error.errors(include_url=False))]) from None
+    if problems:
+        raise ConfigError(problems)
+    return training
+
+
+def _problem(detail: Mapping[str, Any]) -> Problem:
+    """One of pydantic's findings as a line for users."""
+    location = detail["loc"]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if field == "metadata.name" and detail["type"] == "string_too_long":
+        return Problem(field, f"{len(detail['input'])} characters, at most {NAME_MAX}", "choose a shorter name")
+    if detail["type"] == "extra_forbidden":
+        near = get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1, cutoff=0.6)
+        return Problem(field, "unknown key", f"did you mean {near[0]}?" if near else "")
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in ("missing", "value_error"):
+        return Problem(field, message)
+    return Problem(field, f"{detail['input']!r}: {message}")
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys, as a manifest writes them, of the model at a place of the object."""
+    model: Any = LTX2Training
+    for part in location:
+        by_alias = {info.alias or name: info for name, info in model.model_fields.items()}
+        info = by_alias.get(str(part))
+        candidates = [] if info is None else [info.annotation, *getattr(info.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def not_supported_yet(spec: Spec) -> list[Problem]:
+    """Fields that the definition knows and this version does not act on: named, never silently ignored."""
+    found = []
+    if spec.cache.shards > 1:
+        found.append(Problem("spec.cache.shards", f"{spec.cache.shards} is not supported yet", "set it to 1"))
+    for field, value in {
+        "spec.resumeFrom": spec.resume_from,
+        "spec.podTemplate": spec.pod_template,
+        "spec.configFrom": spec.config_from,
+        "spec.secrets.trackerKey": spec.secrets.tracker_key,
+        "spec.secrets.objectStore": spec.secrets.object_store,
+    }.items():
+        if value is not None:
+            remedy = "paste the file under spec.config" if field == "spec.configFrom" else "remove it"
+            found.append(Problem(field, "not supported yet", remedy))
+    return found

@@ -1,0 +1,289 @@
+"""The pod of one stage, as a list of small modifiers, each of which does one thing to a pod template.
+
+A pod needs nothing from the API server: no token, no service account of its own. It passes the "restricted" Pod
+Security standard: not root, read-only root file system, no capabilities. Arguments and environment name only mount
+paths of volumes, so that a run on one machine can replace those and nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ltx2_operator import __version__, gpus
+from ltx2_operator.api import GROUP, LTX2Training, Plan
+
+CONTAINER: Final = "job"
+UID: Final = 65532  # "nonroot" of the images; the volume is made writable for this group
+FILES: Final = "/etc/ltx2"
+WORKSPACE: Final = "/workspace"
+SHARED_MEMORY: Final = "/dev/shm"
+SCRATCH: Final = "/tmp"
+TERMINATION_LOG: Final = "/dev/termination-log"
+CONFIG_FILES: Final = ("config.json", "datasets.json", "plan.json")
+# Kubernetes waits 300 s before it gives up pods of a lost node; a run has better use for the time.
+NODE_LOST_SECONDS: Final = 20
+
+TRAINING_LABEL: Final = f"{GROUP}/training"
+STAGE_LABEL: Final = f"{GROUP}/stage"
+ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
+UID_LABEL: Final = f"{GROUP}/uid"
+HASH_ANNOTATION: Final = f"{GROUP}/spec-hash"
+
+Pod = dict[str, Any]
+
+
+def _default_images() -> dict[str, str]:
+    return {flavour: f"ltx2/job-{flavour}:{__version__}" for flavour in ("cuda", "rocm", "cpu")}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the installation decides, not the user of one run."""
+
+    images: Mapping[str, str] = field(default_factory=_default_images)  # by image flavour
+    image_pull_policy: str = "IfNotPresent"
+    metrics_port: int = 9464
+    grace_seconds: int = 120  # from SIGTERM until the launcher stops waiting for a checkpoint
+    grace_margin_seconds: int = 30  # for the launcher's own last word, before the kubelet's SIGKILL
+    # Groups that own /dev/kfd and /dev/dri/renderD* on common hosts (video, render); the device plugin sets none.
+    amd_device_groups: tuple[int, ...] = (44, 109, 110)
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that the modifiers look at."""
+
+    training: LTX2Training
+    plan: Plan
+    attempt: int
+    digest: str  # of the resolved configuration
+    config_map: str
+    claim: str
+    service: str
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Name of the training."""
+        return self.training.metadata.name
+
+    @property
+    def job(self) -> str:
+        """Name of the Job; pods of an Indexed Job are called <job>-<index> on the network."""
+        return f"{self.name}-{self.plan.stage}-{self.attempt}"
+
+
+Modifier = Callable[[Pod, Context], None]
+
+
+def quantity(size: int) -> str:
+    """Bytes as a Kubernetes quantity, in the largest unit that is exact: 1073741824 -> 1Gi."""
+    for unit, factor in (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def labels(context: Context) -> dict[str, str]:
+    """Labels of a Job and its pods: the usual ones, and what tells one attempt from another."""
+    return {
+        "app.kubernetes.io/name": "ltx2-training",
+        "app.kubernetes.io/instance": context.name,
+        "app.kubernetes.io/component": context.plan.stage,
+        "app.kubernetes.io/part-of": "ltx2",
+        "app.kubernetes.io/managed-by": "ltx2-operator",
+        TRAINING_LABEL: context.name,
+        STAGE_LABEL: context.plan.stage,
+        ATTEMPT_LABEL: str(context.attempt),
+        UID_LABEL: context.training.metadata.uid,
+    }
+
+
+def _env(pod: Pod, name: str, value: str | dict[str, Any]) -> None:
+    entry = {"name": name, "value": value} if isinstance(value, str) else {"name": name, "valueFrom": value}
+    pod["spec"]["containers"][0].setdefault("env", []).append(entry)
+
+
+def _volume(pod: Pod, name: str, source: dict[str, Any], path: str, *, read_only: bool = False) -> None:
+    mount: dict[str, Any] = {"name": name, "mountPath": path}
+    if read_only:
+        mount["readOnly"] = True
+    pod["spec"].setdefault("volumes", []).append({"name": name, **source})
+    pod["spec"]["containers"][0].setdefault("volumeMounts", []).append(mount)
+
+
+def metadata(pod: Pod, context: Context) -> None:
+    """Labels for selection and logs, the hash of the configuration as annotation."""
+    pod["metadata"] = {"labels": labels(context), "annotations": {HASH_ANNOTATION: context.digest}}
+
+
+def command(pod: Pod, context: Context) -> None:
+    """The stage's command line and its image: the user's for this stage, else the installation's for the flavour."""
+    stage = context.plan.stage
+    chosen = getattr(context.training.spec.images, stage)
+    container = pod["spec"]["containers"][0]
+    container["image"] = chosen or context.settings.images[context.training.spec.flavour or context.plan.flavour]
+    container["imagePullPolicy"] = context.settings.image_pull_policy
+    container["command"] = ["ltx2-job"]
+    container["args"] = [
+        stage, "--files", FILES, "--workspace", WORKSPACE, "--run", context.name, "--attempt", str(context.attempt),
+    ]  # fmt: skip
+
+
+def identity(pod: Pod, context: Context) -> None:
+    """Who this process is: the object's uid and the pod's own fence writers on the volume from each other."""
+    _env(pod, "LTX2JOB_UID", context.training.metadata.uid)
+    _env(pod, "LTX2JOB_POD_UID", {"fieldRef": {"fieldPath": "metadata.uid"}})
+    _env(pod, "LTX2JOB_NODES", str(context.plan.nodes))
+
+
+def no_api_access(pod: Pod, context: Context) -> None:
+    """No token and no list of the namespace's services: the pod talks to nobody."""
+    pod["spec"]["automountServiceAccountToken"] = False
+    pod["spec"]["enableServiceLinks"] = False
+
+
+def restricted(pod: Pod, context: Context) -> None:
+    """The "restricted" Pod Security standard; the volume's group is changed only where it is another one."""
+    pod["spec"]["securityContext"] = {
+        "runAsNonRoot": True,
+        "runAsUser": UID,
+        "runAsGroup": UID,
+        "fsGroup": UID,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    pod["spec"]["containers"][0]["securityContext"] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def resources(pod: Pod, context: Context) -> None:
+    """Memory and scratch disk are limited, so that no run takes a node down; CPU is a request only (no throttling)."""
+    plan = context.plan
+    limits = {"memory": quantity(plan.memory_bytes), "ephemeral-storage": quantity(plan.ephemeral_bytes)}
+    pod["spec"]["containers"][0]["resources"] = {
+        "requests": {"cpu": f"{plan.cpu_milli}m", **limits},
+        "limits": limits.copy(),
+    }
+    _env(pod, "OMP_NUM_THREADS", str(max(1, plan.cpu_milli // 1000 // plan.processes)))
+
+
+def shared_memory(pod: Pod, context: Context) -> None:
+    """/dev/shm of the planned size; the plan counts it into the memory limit, as the kernel does."""
+    source = {"emptyDir": {"medium": "Memory", "sizeLimit": quantity(context.plan.shm_bytes)}}
+    _volume(pod, "shm", source, SHARED_MEMORY)
+
+
+def scratch(pod: Pod, context: Context) -> None:
+    """/tmp is the only writable folder beside the workspace; caches of libraries go there too."""
+    _volume(pod, "tmp", {"emptyDir": {"sizeLimit": quantity(context.plan.ephemeral_bytes)}}, SCRATCH)
+    _env(pod, "TMPDIR", SCRATCH)
+    _env(pod, "XDG_CACHE_HOME", f"{SCRATCH}/cache")
+    _env(pod, "MPLCONFIGDIR", f"{SCRATCH}/matplotlib")
+
+
+def configuration(pod: Pod, context: Context) -> None:
+    """The resolved files of this run, read-only."""
+    items = [{"key": name, "path": name} for name in CONFIG_FILES]
+    _volume(pod, "config", {"configMap": {"name": context.config_map, "items": items}}, FILES, read_only=True)
+
+
+def workspace(pod: Pod, context: Context) -> None:
+    """The volume with data sets, models, cache and runs; relative paths of the configuration resolve here."""
+    _volume(pod, "workspace", {"persistentVolumeClaim": {"claimName": context.claim}}, WORKSPACE)
+
+
+def device(pod: Pod, context: Context) -> None:
+    """GPUs of the planned class: the vendor's resource, its taint, and nodes that carry this product."""
+    plan = context.plan
+    if plan.resource_name is None:
+        return
+    container = pod["spec"]["containers"][0]
+    for part in ("requests", "limits"):
+        container.setdefault("resources", {}).setdefault(part, {})[plan.resource_name] = str(plan.gpu_count)
+    toleration = {"key": plan.resource_name, "operator": "Exists", "effect": "NoSchedule"}
+    pod["spec"].setdefault("tolerations", []).append(toleration)
+    terms = gpus.find(plan.gpu_class).affinity_terms()
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    pod["spec"]["affinity"] = {"nodeAffinity": required}
+    if plan.vendor == "amd":
+        pod["spec"].setdefault("securityContext", {})["supplementalGroups"] = list(context.settings.amd_device_groups)
+
+
+def node_loss(pod: Pod, context: Context) -> None:
+    """Give a lost node up after seconds, not after five minutes."""
+    for key in ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"):
+        pod["spec"].setdefault("tolerations", []).append(
+            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_SECONDS}
+        )
+
+
+def ending(pod: Pod, context: Context) -> None:
+    """Time for a last checkpoint after SIGTERM, and a last word that outlives the process."""
+    settings = context.settings
+    pod["spec"]["restartPolicy"] = "Never"
+    pod["spec"]["terminationGracePeriodSeconds"] = settings.grace_seconds + settings.grace_margin_seconds
+    container = pod["spec"]["containers"][0]
+    container["terminationMessagePath"] = TERMINATION_LOG
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    _env(pod, "LTX2JOB_GRACE_SECONDS", str(settings.grace_seconds))
+    _env(pod, "LTX2JOB_TERMINATION_LOG", TERMINATION_LOG)
+
+
+def metrics(pod: Pod, context: Context) -> None:
+    """One port: Prometheus reads /metrics, the operator /progress."""
+    port = context.settings.metrics_port
+    pod["spec"]["containers"][0]["ports"] = [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]
+    _env(pod, "LTX2JOB_PORT", str(port))
+
+
+def rendezvous(pod: Pod, context: Context) -> None:
+    """Several nodes meet at the first pod of the Indexed Job; the headless Service resolves it before it is ready."""
+    if context.plan.nodes > 1:
+        pod["spec"]["subdomain"] = context.service
+        _env(pod, "LTX2JOB_MASTER_ADDR", f"{context.job}-0.{context.service}")
+
+
+def hub_token(pod: Pod, context: Context) -> None:
+    """The hub's token from its Secret, where one is named; its value never stands in any object of ours."""
+    secret = context.training.spec.secrets.hub_token
+    if secret is not None:
+        _env(pod, "HF_TOKEN", {"secretKeyRef": {"name": secret.name, "key": secret.key}})
+
+
+def priority(pod: Pod, context: Context) -> None:
+    """The priority class, where one is named."""
+    if context.training.spec.priority_class_name:
+        pod["spec"]["priorityClassName"] = context.training.spec.priority_class_name
+
+
+MODIFIERS: Final[tuple[Modifier, ...]] = (
+    metadata,
+    command,
+    identity,
+    no_api_access,
+    restricted,
+    resources,
+    shared_memory,
+    scratch,
+    configuration,
+    workspace,
+    device,
+    node_loss,
+    ending,
+    metrics,
+    rendezvous,
+    hub_token,
+    priority,
+)
+
+
+def template(context: Context) -> Pod:
+    """The pod template of one stage: an empty pod with one container, given to each modifier in turn."""
+    pod: Pod = {"spec": {"containers": [{"name": CONTAINER}]}}
+    for modify in MODIFIERS:
+        modify(pod, context)
+    return pod
