@@ -1,0 +1,193 @@
+"""`ltx2-job`: what the pods run, and the tools for model files and LoRAs.
+
+Heavy modules are imported by the verb that needs them, so that --help answers at once.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ltx2_job import exitcodes
+from ltx2_job.errors import UsageError
+
+VERBS: Final = {
+    "cache": "encode clips, sound and captions into the store",
+    "train": "train the LoRA from the store",
+    "validate": "make the validation videos of a run's checkpoint",
+    "export": "write a checkpoint's LoRA files",
+    "generate": "make a video from a prompt, with or without a LoRA",
+    "inspect": "say what a .safetensors file holds",
+    "tiny": "write a tiny LTX-2 checkpoint with random weights, for trying things out",
+    "config": "print the reference of all keys, or check a configuration",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but mistakes are raised as UsageError instead of ending the process with code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError naming the command whose help explains it."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; imports nothing but argparse."""
+    parser = Parser(prog="ltx2-job", description="The stages of an LTX-2 training, and the tools around them.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+
+    def verb(name: str, example: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name,
+            help=VERBS[name],
+            description=f"{VERBS[name][0].upper()}{VERBS[name][1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    _workspace(_stage(verb("cache", "ltx2-job cache --files run-files --workspace . --run fox --attempt 1")))
+    _workspace(_stage(verb("train", "ltx2-job train --files run-files --workspace . --run fox --attempt 1")))
+    validate = _checkpoint(verb("validate", "ltx2-job validate --run fox --checkpoint step-0000500"))
+    _workspace(validate)
+    export = _checkpoint(verb("export", "ltx2-job export --run fox --checkpoint step-0000500 --output exported/"))
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="where both forms of the LoRA go")
+    _workspace(export)
+    example = (
+        "ltx2-job generate --model models/ltx-2-19b-dev.safetensors --lora runs/fox/lora.safetensors"
+        ' --prompt "a red fox runs over fresh snow" --output fox.mp4'
+    )
+    _generate(verb("generate", example))
+    inspect = verb("inspect", "ltx2-job inspect models/ltx-2-19b-dev.safetensors")
+    inspect.add_argument("file", type=Path, metavar="FILE", help="a checkpoint, a LoRA or a file of the cache")
+    _tiny(verb("tiny", "ltx2-job tiny models/tiny --version 2.3"))
+    _config(verb("config", "ltx2-job config check config/config.json"))
+    return parser
+
+
+def _stage(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    add = parser.add_argument
+    add("--files", type=Path, required=True, metavar="DIR", help="folder of config.json, datasets.json and plan.json")
+    add("--run", required=True, metavar="NAME", help="the run's name: its folder is runs/NAME")
+    add("--attempt", type=_positive, default=1, metavar="N", help="number of this attempt (1)")
+    add("--worker", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _workspace(parser: argparse.ArgumentParser) -> None:
+    text = "folder that relative paths resolve in (the current one)"
+    parser.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
+
+
+def _checkpoint(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--run", required=True, metavar="NAME", help="the run's name, or the path of its folder")
+    text = "a folder of checkpoints/, such as step-0000500 (the newest complete one)"
+    parser.add_argument("--checkpoint", metavar="NAME", help=text)
+    return parser
+
+
+def _generate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="LTX-2 checkpoint: one .safetensors or a diffusers folder",
+    )
+    add("--gemma", type=Path, metavar="DIR", help="text encoder (the folder gemma beside the model)")
+    add("--lora", type=Path, metavar="FILE", help="a LoRA with official or diffusers names (none)")
+    add("--prompt", required=True, metavar="TEXT", help="what the video shows and sounds like")
+    add("--negative-prompt", default="", metavar="TEXT", help="what guidance leads away from (empty)")
+    add("--width", type=_multiple_of_32, default=768, metavar="PX", help="a multiple of 32 (768)")
+    add("--height", type=_multiple_of_32, default=512, metavar="PX", help="a multiple of 32 (512)")
+    add("--frames", type=_frames, default=49, metavar="N", help="8k+1 (49)")
+    add("--fps", type=_rate, default=25.0, metavar="R", help="frames per second (25)")
+    add("--steps", type=_positive, default=40, metavar="N", help="sampling steps (40)")
+    add("--guidance", type=float, default=5.0, metavar="G", help="classifier-free guidance of the video; 1 is off (5)")
+    add("--audio-guidance", type=float, default=7.0, metavar="G", help="the same for the sound (7)")
+    add("--seed", type=int, default=42, metavar="N", help="same seed, same noise (42)")
+    add("--device", choices=("cuda", "cpu"), help="where to compute (the GPU if there is one)")
+    add("--output", type=Path, required=True, metavar="FILE", help="the .mp4 to write")
+
+
+def _tiny(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, metavar="DIR", help="where ltx-2-tiny.safetensors and gemma/ are written")
+    parser.add_argument("--version", default="2.0", choices=("2.0", "2.3"), help="generation of the architecture (2.0)")
+    parser.add_argument("--blocks", type=_positive, default=2, metavar="N", help="transformer blocks (2)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the weights (0)")
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", metavar="reference|check", required=True, parser_class=Parser)
+    what.add_parser("reference", help="every key with its default and meaning, as Markdown")
+    check = what.add_parser("check", help="resolve a configuration and print corrections and mistakes")
+    check.add_argument("file", type=Path, metavar="FILE", help="config.json")
+    check.add_argument(
+        "--datasets", type=Path, metavar="FILE", help="the dataset file (the one that config.json names)"
+    )
+    _workspace(check)
+
+
+def _number(text: str, kind: type[int] | type[float], fits: Callable[[float], bool], wanted: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def _positive(text: str) -> int:
+    return int(_number(text, int, lambda value: value >= 1, "a whole number of 1 or more"))
+
+
+def _multiple_of_32(text: str) -> int:
+    return int(_number(text, int, lambda value: value >= 32 and value % 32 == 0, "a multiple of 32"))
+
+
+def _frames(text: str) -> int:
+    return int(_number(text, int, lambda value: value >= 1 and value % 8 == 1, "8k+1 (1, 9, 17, … 49, … 121)"))
+
+
+def _rate(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value <= 240, "a frame rate between 0 and 240")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns its exit code (exitcodes.py). Usage mistakes are 64 and name the nearest verb."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        name = arguments[0] if arguments else ""
+        if name and not name.startswith("-") and name not in VERBS:
+            near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.4)
+            raise UsageError(
+                f"{name}: no such verb; " + (f"did you mean {near[0]}?" if near else "see ltx2-job --help")
+            )
+        args = build_parser().parse_args(arguments)
+    except UsageError as error:
+        print(f"ltx2-job: {error}", file=sys.stderr)
+        return error.exit_code
+    if args.verb in ("cache", "train"):
+        from ltx2_job.supervise import Order, supervise, work
+
+        order = Order(args.verb, args.files, args.workspace, args.run, args.attempt)
+        if args.worker:
+            from ltx2_job.commands import STAGES
+
+            return work(order, STAGES[args.verb])
+        return supervise(order, arguments)
+    from ltx2_job import commands
+
+    try:
+        getattr(commands, args.verb)(args)
+    except BaseException as error:  # every way out has a code; see endings.py
+        return commands.end(error, getattr(args, "workspace", None))
+    return exitcodes.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

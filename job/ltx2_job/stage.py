@@ -1,0 +1,265 @@
+"""Everything that the code of a stage is given: configuration, plan, folders, identity, and the wish to stop."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from ltx2_job.errors import ConfigError, Problem, Stopped
+from ltx2_job.fence import Fence, Owner
+from ltx2_job.reporter import LiveReporter, Reporter
+from ltx2_job.workspace import RunFolder, Workspace, read_json, write_json
+
+if TYPE_CHECKING:
+    from ltx2_job.config import DatasetConfig, Resolved, TrainingConfig
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# How to start and where to write, not what is trained: these may differ between two commands on one run folder.
+FREE_KEYS: Final = frozenset({"resume_from_checkpoint", "output_dir"})
+# Values of resume_from_checkpoint that name no checkpoint in particular.
+UNNAMED_CHECKPOINTS: Final = (None, "", "latest")
+
+
+class StopFlag:
+    """Whether somebody asked the stage to stop. A signal only raises the flag; loops look at it at a safe point."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def requested(self) -> bool:
+        """True from the first SIGTERM or SIGINT on."""
+        return self._requested
+
+    def request(self) -> None:
+        """Raise the flag; the first time, tell those who want to know."""
+        if not self._requested:
+            self._requested = True
+            for callback in self._callbacks:
+                callback()
+
+    def on_request(self, callback: Callable[[], None]) -> None:
+        """Call back at the first request, from a signal handler: neither print nor lock. At once if it has come."""
+        self._callbacks.append(callback)
+        if self._requested:
+            callback()
+
+    def check(self) -> None:
+        """Raise Stopped if the flag is up."""
+        if self._requested:
+            raise Stopped("told to stop; what is done so far is kept")
+
+    def install(self) -> None:
+        """Let SIGTERM and SIGINT raise the flag. Main thread only."""
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            self.request()
+
+        for number in STOP_SIGNALS:
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What the operator decided from the GPU: see plan.json in docs/architecture.md."""
+
+    gpu_class: str = "cpu"
+    device: str = "cpu"  # "cpu" or "cuda" (ROCm's torch calls its GPUs cuda as well)
+    nodes: int = 1
+    processes: int = 1  # per node, one per GPU
+    memory: str = "fp32/resident/keep:48"
+    cache_memory: str = "device"  # where VAE and text encoder run: "device" or "cpu"
+
+    @staticmethod
+    def read(page: Mapping[str, Any]) -> "StagePlan":
+        """The plan of plan.json; further keys are the operator's own. Raises ConfigError for a missing or wrong key."""
+        kinds = {
+            "gpuClass": str, "device": str, "nodes": int, "processes": int, "memory": str, "cacheMemory": str,
+        }  # fmt: skip
+        problems = [
+            Problem(f"plan.{key}", f"is {page.get(key)!r}, not {'a number' if kind is int else 'a text'}")
+            for key, kind in kinds.items()
+            if not isinstance(page.get(key), kind) or isinstance(page.get(key), bool)
+        ]
+        if not problems:
+            allowed = {"device": ("cpu", "cuda"), "cacheMemory": ("device", "cpu")}
+            problems = [
+                Problem(f"plan.{key}", f"is {page[key]!r}", f"use one of {', '.join(values)}")
+                for key, values in allowed.items()
+                if page[key] not in values
+            ]
+            problems += [
+                Problem(f"plan.{key}", f"is {page[key]}", "use 1 or more")
+                for key in ("nodes", "processes")
+                if page[key] < 1
+            ]
+        if problems:
+            raise ConfigError(problems)
+        return StagePlan(*(page[key] for key in kinds))
+
+
+@dataclass
+class Stage:
+    """One process of one stage of one attempt."""
+
+    name: str  # "cache" or "train"
+    config: "TrainingConfig"
+    datasets: "tuple[DatasetConfig, ...]"
+    plan: StagePlan
+    workspace: Workspace
+    run: RunFolder
+    run_name: str
+    attempt: int = 1
+    uid: str = ""  # the LTX2Training's uid; empty outside a cluster
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    digest: str = ""  # sha256 of the resolved configuration
+    stop: StopFlag = field(default_factory=StopFlag)
+    reporter: Reporter = field(default_factory=Reporter)
+    fence: Fence = field(default_factory=Fence)
+
+
+def read_files(files: Path, workspace: Path) -> "tuple[Resolved, StagePlan]":
+    """Configuration and plan from a folder with config.json, datasets.json and plan.json (a mounted ConfigMap).
+
+    The files are the whole truth: environment and flags were folded into them when they were written. Raises
+    ConfigError.
+    """
+    from ltx2_job.config import resolve
+
+    config, datasets, plan = (_read(files / name) for name in ("config.json", "datasets.json", "plan.json"))
+    resolved = resolve(config, datasets, workspace=workspace)
+    resolved.require_supported()
+    return resolved, StagePlan.read(plan)
+
+
+def open_stage(
+    name: str,
+    files: Path,
+    workspace: Path,
+    run_name: str,
+    attempt: int,
+    stop: StopFlag,
+    environ: Mapping[str, str] = os.environ,
+) -> Stage:
+    """Read the inputs, take the run folder and open the reporter. Rank 0 alone writes.
+
+    Raises ConfigError for wrong inputs or a run folder of another configuration, Superseded if a later attempt owns it,
+    OSError if the volume is not writable.
+    """
+    from ltx2_job.console import open_console
+    from ltx2_job.progress import Progress
+
+    resolved, plan = read_files(files, workspace)
+    place = Workspace(workspace)
+    run = place.run(run_name, resolved.training.output_dir)
+    uid = environ.get("LTX2JOB_UID", "")
+    stage = Stage(
+        name, resolved.training, resolved.datasets, plan, place, run, run_name, attempt, uid,
+        rank=int(environ.get("RANK", "0")),
+        world=int(environ.get("WORLD_SIZE", "1")),
+        local_rank=int(environ.get("LOCAL_RANK", "0")),
+        digest=resolved.digest,
+        stop=stop,
+    )  # fmt: skip
+    if stage.rank != 0:
+        return stage
+    stage.fence = Fence.claim(run, Owner.now(uid, attempt, environ.get("LTX2JOB_POD_UID", "")))
+    ensure_same_run(run, resolved.dump(), stage.config.resume_from_checkpoint)
+    write_json(run.plan, _read(files / "plan.json"))
+    log = environ.get("LTX2JOB_TERMINATION_LOG")
+    port = environ.get("LTX2JOB_PORT")
+    stage.reporter = LiveReporter(
+        run,
+        stage.fence,
+        Progress(run_name, uid, attempt, name),
+        open_console(),
+        port=int(port) if port else None,
+        termination_log=Path(log) if log else None,
+    )
+    stop.on_request(stage.reporter.stopping)
+    for correction in resolved.corrections:
+        stage.reporter.warn(str(correction))
+    return stage
+
+
+def ensure_same_run(run: RunFolder, dump: Mapping[str, Any], resume_from: str | None) -> None:
+    """Write config.json and datasets.json into the run folder, or see that they are already the same.
+
+    A folder that holds neither a checkpoint nor a result has nothing to protect: its copies are written anew. One that
+    does is refused when another configuration made it, unless `resume_from` names a checkpoint: then the user has
+    chosen what to go on from. Raises ConfigError with one problem for each key that differs.
+    """
+    kept = run.result.exists() or any(run.checkpoints.glob("*/manifest.json"))
+    if kept and run.config.exists() and resume_from in UNNAMED_CHECKPOINTS:
+        before = {"config": _read(run.config), "datasets": _read(run.datasets) if run.datasets.exists() else []}
+        problems = [
+            Problem(
+                where,
+                f"is {_show(new)}, but {run.root} was made with {_show(old)}",
+                "use another name, put the old value back, or name a checkpoint to go on from in resume_from_checkpoint",
+            )
+            for where, old, new in differences(before, dump)
+        ]
+        if problems:
+            raise ConfigError(problems)
+    write_json(run.config, dump["config"])
+    write_json(run.datasets, dump["datasets"])
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Where two dumps of a resolved configuration differ: (dotted name, old, new), FREE_KEYS left out.
+
+    Both are resolved again first, so that a default that came with a newer version is no difference. Datasets are
+    matched by id, and compared as a whole where one of them is missing.
+    """
+    before, now = _modern(before), _modern(now)
+    found = [
+        (f"config.{key}", before["config"].get(key), now["config"].get(key))
+        for key in sorted(set(before["config"]) | set(now["config"]))
+        if key not in FREE_KEYS and before["config"].get(key) != now["config"].get(key)
+    ]
+    old, new = ({item.get("id"): item for item in page["datasets"]} for page in (before, now))
+    for name in sorted(set(old) | set(new), key=str):
+        if name in old and name in new:
+            keys = sorted(set(old[name]) | set(new[name]))
+            found += [
+                (f"datasets[{name}].{key}", old[name].get(key), new[name].get(key))
+                for key in keys
+                if old[name].get(key) != new[name].get(key)
+            ]
+        else:
+            found.append((f"datasets[{name}]", old.get(name), new.get(name)))
+    return found
+
+
+def _modern(dump: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dump as this version would write it; as it is if this version no longer accepts it."""
+    from ltx2_job.config import resolve
+
+    try:
+        return json.loads(json.dumps(resolve(dump["config"], dump["datasets"]).dump()))
+    except ConfigError:
+        return json.loads(json.dumps(dump))
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise ConfigError(
+            Problem(str(path), "is missing", "give --files a folder with config, datasets and plan")
+        ) from None
+    except ValueError as error:
+        raise ConfigError(Problem(str(path), f"is not JSON ({error})")) from None

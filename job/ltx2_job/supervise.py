@@ -1,0 +1,171 @@
+"""The two halves of `ltx2-job cache` and `train`: the launcher in process 1, and the worker it starts per GPU."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltx2_job import exitcodes
+from ltx2_job.endings import Ending, ending
+from ltx2_job.errors import ConfigError, JobError, Problem
+from ltx2_job.fence import Owner
+from ltx2_job.launch import WORKER_FLAG, Launcher, Layout
+from ltx2_job.progress import VERSION, ending_fields, timestamp, write_last_word
+from ltx2_job.workspace import RunFolder, Workspace
+
+if TYPE_CHECKING:
+    from ltx2_job.stage import Stage
+
+
+@dataclass(frozen=True)
+class Order:
+    """The command line of a stage."""
+
+    stage: str  # "cache" or "train"
+    files: Path
+    workspace: Path
+    run: str
+    attempt: int
+
+
+def supervise(order: Order, arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Start the stage's workers, wait, see that a last word is written even if no worker could; the exit code."""
+    log = _termination_log(environ)
+    if log is not None:
+        with contextlib.suppress(OSError):
+            log.write_bytes(b"")  # what stands there is an older process' word
+    try:
+        layout = _layout(order, environ)
+        grace = _seconds("LTX2JOB_GRACE_SECONDS", environ)
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _last_word(order, error.exit_code, str(error), environ, main_node=True)
+        return error.exit_code
+    command = [sys.executable, "-m", "ltx2_job.cli", *arguments, WORKER_FLAG]
+    code = Launcher(command, layout.environments(environ), grace, other_nodes=layout.nodes > 1).run()
+    _last_word(order, code, exitcodes.lookup(code).meaning, environ, main_node=layout.node == 0)
+    return code
+
+
+def work(order: Order, run_stage: "Callable[[Stage], None]", environ: Mapping[str, str] = os.environ) -> int:
+    """Be one worker: open the stage, run it, turn its end into an exit code, a line for the user and a last word."""
+    from ltx2_job.stage import StopFlag, open_stage
+
+    stop = StopFlag()
+    stop.install()  # before anything heavy is imported: from here on SIGTERM is never lost
+    _end_with_parent()
+    stage: Stage | None = None
+    try:
+        stage = open_stage(order.stage, order.files, order.workspace, order.run, order.attempt, stop, environ)
+        run_stage(stage)
+        end = Ending(exitcodes.OK, "done")
+    except BaseException as error:  # every way out of a stage has a code, SystemExit and KeyboardInterrupt included
+        end = ending(error, order.workspace)
+        if end.defect:
+            text = "".join(traceback.format_exception(error))
+            print(text, file=sys.stderr, end="")
+            if stage is not None:
+                with contextlib.suppress(JobError, OSError):
+                    stage.reporter.traceback(text)
+    if end.code != exitcodes.OK:
+        print(f"{'stopped' if end.code == exitcodes.STOPPED else 'error'}: {end.message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full volume has its code already; the launcher tries the last word again
+        if stage is not None:
+            stage.reporter.close(end.code, end.message)
+        elif environ.get("RANK", "0") == "0":
+            _last_word(order, end.code, end.message, environ, main_node=True)
+    return end.code
+
+
+def _layout(order: Order, environ: Mapping[str, str]) -> Layout:
+    """The processes of this stage: one per GPU to train, one in all to cache (the store has one writer)."""
+    try:
+        plan = json.loads((order.files / "plan.json").read_text())
+        nodes, processes = int(plan["nodes"]), int(plan["processes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Layout()  # a worker reads the same file and names what is wrong with it
+    if order.stage == "cache" or min(nodes, processes) < 1:
+        return Layout()
+    return Layout.read(nodes, processes, environ)
+
+
+def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str], main_node: bool) -> None:
+    """Write the termination message and attempts/<n>.json, unless a worker has already written this very end.
+
+    What the attempt last said of itself (at its newest checkpoint) stays in it: step, checkpoint, losses.
+    """
+    log, run = _termination_log(environ), _run_folder(order)
+    before = _read(run.attempts / f"{order.attempt}.json") if run is not None else {}
+    if before.get("stage") != order.stage:
+        before = {}
+    told = _read(log) if log is not None else before
+    if told.get("exitCode") == code:
+        return
+    page = {
+        "version": VERSION,
+        "run": order.run,
+        "uid": environ.get("LTX2JOB_UID", ""),
+        "attempt": order.attempt,
+        "stage": order.stage,
+        **before,
+        **told,
+        "time": timestamp(),
+        **ending_fields(code, message),
+    }
+    ours = main_node and run is not None and _owns(run, order, environ)
+    with contextlib.suppress(OSError):  # the exit code itself is the message that cannot be lost
+        write_last_word(page, log, run if ours else None, order.attempt)
+
+
+def _owns(run: RunFolder, order: Order, environ: Mapping[str, str]) -> bool:
+    """Whether the run folder's fence names this attempt (and this pod, where there are pods)."""
+    try:
+        holder = Owner.read(run.attempt)
+    except (JobError, OSError):
+        return False
+    if holder is None:
+        return False
+    pod = environ.get("LTX2JOB_POD_UID") or holder.pod_uid
+    return (holder.uid, holder.attempt, holder.pod_uid) == (environ.get("LTX2JOB_UID", ""), order.attempt, pod)
+
+
+def _run_folder(order: Order) -> RunFolder | None:
+    """The run's folder; None if config.json cannot be read to know it."""
+    config = _read(order.files / "config.json")
+    return Workspace(order.workspace).run(order.run, config.get("output_dir")) if config else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        page = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return page if isinstance(page, dict) else {}
+
+
+def _termination_log(environ: Mapping[str, str]) -> Path | None:
+    return Path(environ["LTX2JOB_TERMINATION_LOG"]) if environ.get("LTX2JOB_TERMINATION_LOG") else None
+
+
+def _seconds(name: str, environ: Mapping[str, str]) -> float | None:
+    text = environ.get(name, "")
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(Problem(name, f"is {text!r}", "give a number of seconds")) from None
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM should the launcher die: a worker without it would train on unseen and hold its GPU."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
