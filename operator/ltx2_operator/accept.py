@@ -1,0 +1,130 @@
+"""Can this object run here? Parse, resolve, choose a GPU class, size: an answer before any pod exists.
+
+`Rejected` carries the condition's reason and one sentence that names field and remedy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ltx2_job.config import Resolved, resolve
+from ltx2_job.errors import ConfigError
+from ltx2_operator import children, sizing
+from ltx2_operator.api import NAME_MAX, LTX2Training, not_supported_yet, parse
+from ltx2_operator.status import Plan
+
+GIB: Final = 2**30
+
+
+class Rejected(Exception):
+    """The object cannot run; `reason` is one of Accepted's."""
+
+    def __init__(self, reason: str, message: str):
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was decided for an object that can run."""
+
+    resolved: Resolved
+    plan: Plan
+    cache_plan: Plan
+    warnings: tuple[str, ...]
+
+
+def resolve_spec(training: LTX2Training) -> Resolved:
+    """The configuration of a training, resolved.
+
+    Raises ConfigError with every mistake; `not supported yet` counts as one.
+    """
+    problems = not_supported_yet(training.spec)
+    if problems:
+        raise ConfigError(problems)
+    resolved = resolve(training.spec.config or {}, training.spec.datasets)
+    resolved.require_supported()
+    return resolved
+
+
+def accept(
+    obj: Mapping[str, Any],
+    nodes: Sequence[Mapping[str, Any]] | None,
+    claims: Sequence[Mapping[str, Any]],
+    secrets: frozenset[str] | None,
+) -> Accepted:
+    """Decide what an object gets.
+
+    nodes: the cluster's nodes, None where they may not be read. secrets: names that exist, None where they may not be read.
+    Raises Rejected.
+    """
+    name = str(obj["metadata"].get("name", ""))
+    if len(name) > NAME_MAX:
+        raise Rejected("NameTooLong", f"metadata.name: {len(name)} characters, at most {NAME_MAX}; choose a shorter name")
+    try:
+        training = parse(obj)
+        resolved = resolve_spec(training)
+    except ConfigError as error:
+        raise Rejected("InvalidConfig", _sentence(error)) from None
+    for claim in claims:
+        if claim["metadata"]["name"] == children.claim_name(training):
+            problem = children.claim_problem(obj, claim)
+            if problem is not None:
+                raise Rejected("StorageNotShared", str(problem))
+    token = training.spec.secrets.hub_token
+    if secrets is not None and token is not None and token.name not in secrets:
+        raise Rejected(
+            "SecretNotFound",
+            f"spec.secrets.hubToken.name: no Secret {token.name} in this namespace; create it with key {token.key}",
+        )
+    try:
+        plan = plan_stage(training, resolved, "train", 0, nodes)
+        cache_plan = plan_stage(training, resolved, "cache", 0, nodes)
+    except ConfigError as error:
+        raise Rejected("UnsupportedGPU", _sentence(error)) from None
+    except sizing.NoFit as error:
+        raise Rejected("UnsupportedGPU", str(error)) from None
+    return Accepted(resolved, plan, cache_plan, tuple(str(correction) for correction in resolved.corrections))
+
+
+def plan_stage(
+    training: LTX2Training,
+    resolved: Resolved,
+    stage: str,
+    rung: int,
+    nodes: Sequence[Mapping[str, Any]] | None,
+    chosen: str | None = None,
+) -> Plan:
+    """The plan of one stage at one rung of its ladder.
+
+    chosen: the GPU class that was stored at acceptance; a class is chosen once. Raises sizing.NoFit, ConfigError.
+    """
+    from ltx2_operator import gpus
+
+    spec = training.spec
+    if chosen is not None:
+        gpu_class = gpus.find(chosen)
+    else:
+        asked = spec if stage == "train" or spec.cache.gpu is None else spec.model_copy(update={"gpu": spec.cache.gpu})
+        gpu_class = sizing.choose_class(asked, resolved, nodes)
+    return sizing.size(spec, resolved, gpu_class, rung, stage)
+
+
+def plan_words(plan: Plan) -> str:
+    """The plan as people read it: `1x h100-80g, bf16/resident/keep:48, predicted peak 41.2 GiB, 1.3 s/step`."""
+    where = "cpu" if plan.gpu_class == "cpu" else f"{plan.gpu_count}x {plan.gpu_class}"
+    parts = [f"{plan.nodes} nodes of {where}" if plan.nodes > 1 else where, plan.memory]
+    parts.append(f"predicted peak {plan.predicted_peak_bytes / GIB:.1f} GiB")
+    if plan.predicted_seconds_per_step:
+        parts.append(f"{plan.predicted_seconds_per_step} s/step")
+    return ", ".join(parts)
+
+
+def _sentence(error: ConfigError) -> str:
+    """All problems of an error in one sentence, each under spec.config unless it names a field of the object."""
+    lines = []
+    for problem in error.problems:
+        text = str(problem)
+        known = ("spec", "metadata", "apiVersion")
+        lines.append(text if problem.field.startswith(known) else f"spec.config: {text}")
+    return " | ".join(lines)

@@ -1,0 +1,243 @@
+"""What an ended attempt means: (Job, its pods) -> Verdict.
+
+The Job is the durable record. The last status of a deleted or evicted pod lives for less than a second, so one
+podFailurePolicy rule per class of exit codes writes the code into the Job's Failed condition ("... failed with exit code 80
+matching FailJob rule at index 6"), and the pods, where they still exist, only refine that.
+
+Precedence: the Job's DeadlineExceeded > a pod's own reason (Evicted, admission) > OOMKilled in any container > decisive codes
+(64-66, 73, 77-80, init containers too) > DisruptionTarget > any other code > nothing left = PodDeleted.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from ltx2_job.exitcodes import Action, lookup
+from ltx2_operator.conditions import moment
+
+DECISIVE: Final = frozenset({64, 65, 66, 73, 77, 78, 79, 80})
+# Ends that another pod's end causes: the peer was lost, told to stop, or killed.
+CONSEQUENCES: Final = frozenset({69, 75, 85, 86, 137, 143})
+# A node that is lost keeps its pods terminating for ever; deletionTimestamp already includes the grace period.
+STUCK_AFTER: Final = timedelta(seconds=60)
+MESSAGE_LIMIT: Final = 4096  # the kubelet's own limit of a termination message
+
+_EXIT_CODE = re.compile(r"failed with exit code (-?\d+) matching")
+_POD_CONDITION = re.compile(r"has condition (\w+) matching")
+_EPHEMERAL = re.compile(r"ephemeral|emptydir", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an ended attempt means and what follows from it.
+
+    report: the termination message of the job's launcher, parsed ({} when lost). It is the pod's word, never a cause by itself.
+    """
+
+    action: Action
+    reason: str
+    message: str
+    exit_code: int | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def classify(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], now: datetime) -> Verdict | None:
+    """The verdict over one Job and its pods, or None while it has not ended.
+
+    job: the batch/v1 Job as a dict, None when it no longer exists. pods: every pod that carries its labels.
+    """
+    report = _report(pods)
+    if job is not None:
+        failed = job_condition(job, "Failed")
+        if failed is not None:
+            return _failed(failed, pods, report)
+        if job_condition(job, "Complete") is not None:
+            return _complete(pods, report)
+    alive = [pod for pod in pods if is_alive(pod)]
+    if alive:
+        return _lost_node(alive, report) if all(is_stuck(pod, now) for pod in alive) else None
+    if job is not None:
+        return None
+    if any(_codes(pods)) or any(_has_condition(pod, "DisruptionTarget") for pod in pods):
+        return _from_pods(None, pods, report)
+    if _proof(report):
+        return Verdict(Action.SUCCEED, "Completed", "finished", 0, report)
+    return Verdict(Action.RETRY_UNCOUNTED, "PodDeleted", "the Job and its pods were deleted from outside", None, report)
+
+
+def job_condition(job: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """The Job's condition of that type if it stands at True."""
+    for condition in (job.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == kind and condition.get("status") == "True":
+            return condition
+    return None
+
+
+def is_alive(pod: Mapping[str, Any]) -> bool:
+    """Whether processes of the pod may still run: every phase but Succeeded and Failed, terminating or not."""
+    return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def is_stuck(pod: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a deleted pod outlived its grace period by a minute: its node is lost."""
+    deleted = pod["metadata"].get("deletionTimestamp")
+    return bool(deleted) and moment(deleted) + STUCK_AFTER <= now
+
+
+def _failed(condition: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Verdict:
+    if condition.get("reason") == "DeadlineExceeded":
+        return Verdict(Action.FAIL, "DeadlineExceeded", "active for longer than activeDeadlineSeconds", None, report)
+    return _from_pods(condition, pods, report)
+
+
+def _from_pods(
+    condition: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
+) -> Verdict:
+    text = (condition or {}).get("message") or ""
+    for pod in pods:
+        refused = _pod_reason(pod, report)
+        if refused is not None:
+            return refused
+    for pod in pods:
+        for status in _container_statuses(pod):
+            if _terminated(status).get("reason") == "OOMKilled":
+                return Verdict(
+                    Action.FAIL,
+                    "HostOutOfMemory",
+                    f"container {status.get('name')} of pod {pod['metadata']['name']} was killed at its memory limit",
+                    _terminated(status).get("exitCode"),
+                    report,
+                )
+    found = _EXIT_CODE.search(text)
+    recorded = int(found.group(1)) if found else None
+    codes = ([recorded] if recorded is not None else []) + list(_codes(pods))
+    decisive = next((code for code in codes if code in DECISIVE), None)
+    if decisive is not None:
+        return _by_code(decisive, report)
+    disrupted = _POD_CONDITION.search(text)
+    if (disrupted and disrupted.group(1) == "DisruptionTarget") or any(
+        _has_condition(pod, "DisruptionTarget") for pod in pods
+    ):
+        return Verdict(Action.RETRY_UNCOUNTED, "Preempted", _disruption(pods), next(iter(codes), None), report)
+    cause = next((code for code in codes if code not in CONSEQUENCES), None)
+    if cause is not None:
+        return _by_code(cause, report)
+    if recorded is not None:
+        return _by_code(recorded, report)
+    # Without a recorded code the Job saw a pod vanish. 137 and 143 are then how the deletion ended the process, not a fault.
+    told = next((code for code in codes if code not in (137, 143)), None)
+    if told is not None:
+        return _by_code(told, report)
+    undeleted = next(iter(_codes([pod for pod in pods if not pod["metadata"].get("deletionTimestamp")])), None)
+    if undeleted is not None:
+        return _by_code(undeleted, report)
+    return Verdict(Action.RETRY_UNCOUNTED, "PodDeleted", "a pod was deleted from outside", None, report)
+
+
+def _by_code(code: int, report: Mapping[str, Any]) -> Verdict:
+    row = lookup(code)
+    word = report.get("message")
+    story = f": {word[:600]}" if isinstance(word, str) and word and report.get("exitCode") == code else ""
+    return Verdict(row.action, row.reason, f"exit code {code}, {row.meaning}{story}", code, report)
+
+
+def _pod_reason(pod: Mapping[str, Any], report: Mapping[str, Any]) -> Verdict | None:
+    """The verdict of a pod that the kubelet refused or evicted; such a pod has no container statuses to ask."""
+    status = pod.get("status") or {}
+    reason, text = status.get("reason") or "", (status.get("message") or "")[:600]
+    if reason == "Evicted":
+        if _has_condition(pod, "DisruptionTarget"):
+            return Verdict(Action.RETRY_UNCOUNTED, "Preempted", f"evicted by its node: {text}", None, report)
+        if _EPHEMERAL.search(text):
+            return Verdict(Action.FAIL, "EphemeralStorageExceeded", f"evicted: {text}", None, report)
+        return Verdict(Action.RETRY, "Evicted", f"evicted: {text}", None, report)
+    if reason == "DeadlineExceeded":
+        return Verdict(Action.FAIL, "DeadlineExceeded", f"the pod's own deadline has passed: {text}", None, report)
+    if reason in ("UnexpectedAdmissionError", "NodeAffinity") or reason.startswith("OutOf"):
+        return Verdict(Action.RETRY_UNCOUNTED, "AdmissionRefused", f"{reason}: {text}", None, report)
+    return None
+
+
+def _complete(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Verdict:
+    if _proof(report):
+        return Verdict(Action.SUCCEED, "Completed", "finished", 0, report)
+    return Verdict(
+        Action.RETRY_UNCOUNTED,
+        "NoProof",
+        "the Job is complete but nothing proves the last step: a deleted pod may leave with 0; the next attempt looks at the volume",
+        0 if any(True for _ in _codes(pods, zero=True)) else None,
+        report,
+    )
+
+
+def _proof(report: Mapping[str, Any]) -> bool:
+    """Whether the last word says that the stage did all its work: exit code 0, and for training a result or the last step."""
+    if report.get("exitCode") != 0:
+        return False
+    if report.get("stage") == "cache":
+        return True
+    step, last = report.get("step"), report.get("maxSteps")
+    reached = isinstance(step, int) and isinstance(last, int) and step >= last > 0
+    return reached or bool(report.get("result"))
+
+
+def _lost_node(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Verdict:
+    names = ", ".join(pod["metadata"]["name"] for pod in pods)
+    if any(_has_condition(pod, "DisruptionTarget") for pod in pods):
+        return Verdict(Action.RETRY_UNCOUNTED, "Preempted", f"the node of {names} is lost", None, report)
+    return Verdict(Action.RETRY_UNCOUNTED, "PodDeleted", f"{names} was deleted and its node does not answer", None, report)
+
+
+def _disruption(pods: Iterable[Mapping[str, Any]]) -> str:
+    for pod in pods:
+        for condition in (pod.get("status") or {}).get("conditions") or []:
+            if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+                return f"{condition.get('reason', 'DisruptionTarget')}: {condition.get('message', '')}"[:600]
+    return "a pod was preempted, evicted or drained"
+
+
+def _has_condition(pod: Mapping[str, Any], kind: str) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(condition.get("type") == kind and condition.get("status") == "True" for condition in conditions)
+
+
+def _container_statuses(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (status.get("state") or {}).get("terminated") or {}
+
+
+def _codes(pods: Sequence[Mapping[str, Any]], zero: bool = False) -> list[int]:
+    """Exit codes other than 0 (with `zero`: only 0): pods nobody deleted first, then in the order in which they ended."""
+
+    def order(pod: Mapping[str, Any]) -> tuple[bool, str]:
+        ends = [str(_terminated(status).get("finishedAt") or "") for status in _container_statuses(pod)]
+        return bool(pod["metadata"].get("deletionTimestamp")), max(ends, default="")
+
+    codes = [
+        _terminated(status).get("exitCode") for pod in sorted(pods, key=order) for status in _container_statuses(pod)
+    ]
+    return [code for code in codes if isinstance(code, int) and (code == 0) == zero]
+
+
+def _report(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The launcher's last word: the message of rank 0 where there is one, else any that parses."""
+    best: Mapping[str, Any] = {}
+    for pod in pods:
+        for status in _container_statuses(pod):
+            raw = _terminated(status).get("message")
+            if not isinstance(raw, str) or len(raw) > MESSAGE_LIMIT:
+                continue
+            try:
+                word = json.loads(raw)
+            except ValueError:
+                continue
+            if isinstance(word, dict) and (not best or word.get("result") or word.get("exitCode") in DECISIVE):
+                best = word
+    return best

@@ -1,0 +1,159 @@
+"""Rank 0's progress page: read it, check it, take its numbers over.
+
+The page comes from a pod that runs a user's training: untrusted input. It is cut at 4 KiB, each value is checked for type and
+range, and it may set numbers, a checkpoint and the condition Progressing, never anything that decides. A page that cannot be
+read says nothing about the run: no error follows from it.
+"""
+
+import http.client
+import json
+import math
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from ltx2_operator.attempts import Draft, note_checkpoint
+from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, duration_text, moment, stamp
+
+PAGE_LIMIT: Final = 4096  # bytes
+TIMEOUT: Final = 2.0  # seconds, for the whole exchange
+PATH: Final = "/progress"
+READ_EVERY: Final = 15.0  # seconds between two reads of a running training
+STALL_LEAST: Final = 900.0  # seconds without a step before a run counts as stalled; at least ten steps' time
+LOST_AFTER: Final = 120.0  # seconds without a readable page before nothing is known
+
+
+class PageError(ValueError):
+    """The page cannot be read or is no progress page; the message says why."""
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
+
+
+Number = Annotated[float | None, AfterValidator(_finite)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class _Checkpoint(_Part):
+    step: Count
+    path: Annotated[str, Field(max_length=1024)] = ""
+    time: Annotated[str, Field(max_length=40)] | None = None
+
+
+class _Items(_Part):
+    done: Count = 0
+    total: Count = 0
+    skipped: Count = 0
+
+
+class _Page(_Part):
+    uid: Annotated[str, Field(max_length=64)]
+    attempt: Count
+    stage: Annotated[str, Field(max_length=16)]
+    state: Annotated[str, Field(max_length=32)] = ""
+    step: Count = 0
+    max_steps: Count = 0
+    loss: Number = None
+    held_out_loss: Number = None
+    seconds_per_step: Number = None
+    eta_seconds: Number = None
+    checkpoint: _Checkpoint | None = None
+    items: _Items | None = None
+
+
+def fetch(host: str, port: int, timeout: float = TIMEOUT) -> bytes:
+    """GET http://host:port/progress, at most `timeout` seconds in all and 4 KiB.
+
+    Raises PageError: not reachable, not 200, too long or too slow.
+    """
+    end = time.monotonic() + timeout
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", PATH, headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise PageError(f"{host}:{port}{PATH} answered {response.status}")
+        page = b""
+        while chunk := response.read1(PAGE_LIMIT + 1 - len(page)):
+            page += chunk
+            if len(page) > PAGE_LIMIT:
+                raise PageError(f"{host}:{port}{PATH} is longer than {PAGE_LIMIT} bytes")
+            if time.monotonic() > end:
+                raise PageError(f"{host}:{port}{PATH} took longer than {timeout:g} s")
+        return page
+    except (OSError, http.client.HTTPException) as error:
+        raise PageError(f"{host}:{port}{PATH}: {error or type(error).__name__}") from None
+    finally:
+        connection.close()
+
+
+def parse(page: bytes | str | Mapping[str, Any]) -> dict[str, Any]:
+    """The page with every value checked (camelCase; numbers that are not finite become None).
+
+    Raises PageError: no JSON object, a missing field, a wrong type or range.
+    """
+    try:
+        if isinstance(page, bytes | str):
+            if len(page) > PAGE_LIMIT:
+                raise PageError(f"longer than {PAGE_LIMIT} bytes")
+            page = json.loads(page)
+        return _Page.model_validate(page).model_dump(by_alias=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise PageError(f"{'.'.join(str(part) for part in first['loc']) or 'page'}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise PageError(f"no JSON: {error}") from None
+
+
+def absorb(draft: Draft, page: Mapping[str, Any] | None) -> None:
+    """Take a checked page over into the draft: progress, checkpoint, ready strings, Progressing.
+
+    A page of another object or another attempt is ignored, as one that could not be read.
+    """
+    draft.again_in(READ_EVERY)
+    status = draft.status
+    old = status.get("progress") or {}
+    if page is None or page["uid"] != draft.training.metadata.uid or page["attempt"] != status["attempt"]:
+        read = old.get("time")
+        if read is None or (draft.now - moment(read)).total_seconds() > LOST_AFTER:
+            draft.condition("Progressing", UNKNOWN, "Unknown", "the progress page cannot be read; the run goes on")
+        return
+    text = _text(page)
+    moved = text != status.get("progressText") or page["state"] != "training" or old.get("time") is None
+    window = max(STALL_LEAST, 10 * (page["secondsPerStep"] or 0.0))
+    if moved:
+        draft.condition("Progressing", TRUE, "Stepping", "")
+    elif (draft.now - moment(old["time"])).total_seconds() > window:
+        draft.condition("Progressing", FALSE, "Stalled", f"no step since {old['time']}, longer than {window:.0f} s")
+    if text:
+        status["progressText"] = text
+    progress: dict[str, Any] = {key: old[key] for key in ("step", "maxSteps") if key in old}
+    if page["stage"] == "train":
+        names = ("step", "maxSteps", "loss", "heldOutLoss", "secondsPerStep")
+        progress = {name: page[name] for name in names if page[name] is not None}
+    eta = page["etaSeconds"]
+    if eta is not None and 0 <= eta < 2**31:
+        progress["etaSeconds"] = int(eta)
+        status["eta"] = duration_text(eta)
+        status["etaTime"] = stamp(draft.now + timedelta(seconds=int(eta)))
+    # The time of the newest movement: with it, a run that stands still is seen, and a quiet page changes nothing stored.
+    progress["time"] = stamp(draft.now) if moved else old["time"]
+    status["progress"] = progress
+    note_checkpoint(draft, page)
+
+
+def _text(page: Mapping[str, Any]) -> str:
+    """The PROGRESS column: steps of steps, or in the cache stage items of items."""
+    if page["stage"] == "train":
+        return f"{page['step']}/{page['maxSteps']}" if page["maxSteps"] else ""
+    items = page["items"]
+    return f"{items['done']}/{items['total']}" if items and items["total"] else ""

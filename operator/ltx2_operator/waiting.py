@@ -1,0 +1,61 @@
+"""Why a Job has no running pod yet, in one sentence with a remedy where there is one.
+
+Quota, Pod Security and webhook refusals leave no trace on the Job but Events; a missing Secret, claim or image leaves the pod
+pending for ever with active 1. So all of them are asked, the nearest to the process first.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ltx2_operator import gpus
+
+_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+
+
+def why_waiting(
+    job: Mapping[str, Any],
+    pods: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
+    nodes: Sequence[Mapping[str, Any]] | None,
+    plan: Mapping[str, Any] | None,
+) -> tuple[str, str]:
+    """(reason, message) for Running=False: reason is Starting, WaitingForPods or ImagePull."""
+    for pod in pods:
+        status = pod.get("status") or {}
+        for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            reason = waiting.get("reason")
+            if reason in _IMAGE:
+                image, text = container.get("image", ""), waiting.get("message", "")
+                return "ImagePull", f"{pod['metadata']['name']}: image {image} cannot be pulled ({reason}): {text}"
+            if reason and reason not in ("ContainerCreating", "PodInitializing"):
+                return "WaitingForPods", f"{pod['metadata']['name']}: {reason}: {waiting.get('message', '')}"
+        for condition in status.get("conditions") or []:
+            if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+                text = condition.get("message") or condition.get("reason") or ""
+                return "WaitingForPods", _demand(nodes, plan) or f"{pod['metadata']['name']}: {text}"
+    names = {job["metadata"]["name"], *(pod["metadata"]["name"] for pod in pods)}
+    for event in reversed(events):
+        about = event.get("involvedObject") or event.get("regarding") or {}
+        if event.get("reason") in ("FailedCreate", "FailedAttachVolume", "FailedMount") and about.get("name") in names:
+            return "WaitingForPods", f"{event['reason']}: {event.get('message') or event.get('note') or ''}"
+    if any((pod.get("status") or {}).get("phase") == "Pending" for pod in pods):
+        return "Starting", "the pods are being started"
+    return "WaitingForPods" if not pods else "Starting", "waits for its pods" if not pods else "the pods are being started"
+
+
+def _demand(nodes: Sequence[Mapping[str, Any]] | None, plan: Mapping[str, Any] | None) -> str:
+    """What the cluster lacks, when it lacks GPUs: how many nodes offer them and what would help; empty when it is not that."""
+    if nodes is None or not plan or not plan.get("resourceName"):
+        return ""
+    gpu_class, count = gpus.BY_NAME.get(str(plan.get("gpuClass"))), int(plan.get("gpuCount") or 1)
+    if gpu_class is None:
+        return ""
+    offering = [node for node in nodes if gpu_class.on(node) > 0]
+    if not offering:
+        return f"no node offers {plan['resourceName']} of class {gpu_class.name} now; a pool that scales from zero may still come"
+    most = max(gpu_class.on(node) for node in offering)
+    if most < count:
+        return f"{len(offering)} nodes offer {plan['resourceName']}, at most {most} each; set gpu.count: {most}"
+    help_ = "; or set gpu.count: 1" if count > 1 else ""
+    return f"{len(offering)} nodes offer {plan['resourceName']} but none has {count} free{help_}"

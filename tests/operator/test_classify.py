@@ -1,0 +1,155 @@
+"""classify: one recorded-style sequence of (Job, pods) per verdict, the precedence of causes, and hostile input."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltx2_job.exitcodes import Action, lookup
+from ltx2_operator.classify import Verdict, classify, is_alive, is_stuck
+
+DATA = Path(__file__).parent / "data" / "verdicts"
+NOW = datetime(2026, 11, 22, 10, 6, tzinfo=UTC)
+SEQUENCES = sorted(DATA.glob("*.json"))
+
+
+def load(path):
+    data = json.loads(path.read_text())
+    return data, datetime.fromisoformat(data["now"].replace("Z", "+00:00"))
+
+
+@pytest.mark.parametrize("path", SEQUENCES, ids=lambda path: path.stem)
+def test_each_recorded_sequence_ends_in_its_verdict_and_not_before(path):
+    # Catches: a verdict from FailureTarget, from a running pod, or from the wrong one of two causes.
+    data, now = load(path)
+    *before, last = data["sequence"]
+    for step in before:
+        assert classify(step["job"], step["pods"], now) is None
+    verdict = classify(last["job"], last["pods"], now)
+    want = data["verdict"]
+    assert (verdict.action, verdict.reason, verdict.exit_code) == (want["action"], want["reason"], want["exitCode"])
+
+
+def test_the_recorded_sequences_cover_every_row_of_the_exit_code_table():
+    from ltx2_job.exitcodes import TABLE
+
+    seen = {json.loads(path.read_text())["verdict"]["exitCode"] for path in SEQUENCES}
+    assert set(TABLE) <= seen
+
+
+def test_order_of_pods_changes_nothing():
+    for path in SEQUENCES:
+        data, now = load(path)
+        last = data["sequence"][-1]
+        assert classify(last["job"], last["pods"], now) == classify(last["job"], last["pods"][::-1], now), path.stem
+
+
+def terminated(code, reason="Error", message=None, **metadata):
+    state = {"exitCode": code, "reason": reason, "finishedAt": "2026-11-22T10:05:00Z"}
+    if message is not None:
+        state["message"] = message
+    status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": "job", "state": {"terminated": state}}]}
+    return {"metadata": {"name": "p", **metadata}, "status": status}
+
+
+def failed_job(reason="PodFailurePolicy", message=""):
+    return {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]}}
+
+
+def complete_job():
+    return {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+
+
+def code_message(code):
+    return f"Container job for pod ml/p failed with exit code {code} matching FailJob rule at index 6"
+
+
+@given(st.integers(1, 255))
+@settings(max_examples=255, derandomize=True, deadline=None)
+def test_the_job_alone_gives_every_code_the_tables_verdict(code):
+    # Catches: a second table in the operator, or a code without meaning.
+    verdict = classify(failed_job(message=code_message(code)), [], NOW)
+    row = lookup(code)
+    assert (verdict.action, verdict.reason, verdict.exit_code) == (row.action, row.reason, code)
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=4), st.booleans(), st.booleans())
+@settings(max_examples=150, derandomize=True, deadline=None)
+def test_decisive_codes_win_over_disruption_and_other_codes(codes, disrupted, deleted):
+    metadata = {"deletionTimestamp": "2026-11-22T10:07:00Z"} if deleted else {}
+    pods = [terminated(code, **metadata) for code in codes]
+    if disrupted:
+        pods[0]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]
+    verdict = classify(failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"), pods, NOW)
+    decisive = [code for code in codes if code in (64, 65, 66, 73, 77, 78, 79, 80)]
+    if decisive:
+        assert verdict.exit_code in decisive
+    elif disrupted:
+        assert (verdict.action, verdict.reason) == (Action.RETRY_UNCOUNTED, "Preempted")
+    else:
+        assert verdict.reason == "PodDeleted" or verdict.exit_code in codes
+
+
+def test_deadline_of_the_job_wins_over_everything():
+    pod = terminated(80, "OOMKilled")
+    pod["status"]["reason"] = "Evicted"
+    verdict = classify(failed_job("DeadlineExceeded", "Job was active longer than specified deadline"), [pod], NOW)
+    assert (verdict.action, verdict.reason) == (Action.FAIL, "DeadlineExceeded")
+
+
+def test_eviction_wins_over_oom_and_oom_wins_over_codes():
+    pod = terminated(80, "OOMKilled")
+    assert classify(failed_job(message=code_message(80)), [pod], NOW).reason == "HostOutOfMemory"
+    pod["status"].update(reason="Evicted", message="Pod ephemeral local storage usage exceeds")
+    assert classify(failed_job(message=code_message(80)), [pod], NOW).reason == "EphemeralStorageExceeded"
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "no json", "[1]", "null", '{"exitCode": 1, "result": {"steps": 9}}', '{"exitCode": 0}', '{"result": {"steps": 9}}',
+     '{"exitCode": 0, "step": 3, "maxSteps": 9}', '{"exitCode": 0, "step": 0, "maxSteps": 0}', '{"exitCode": 0, "step": "9", "maxSteps": 9}',
+     '{"exitCode": 0, "result": {"steps": 9}}' + " " * 5000],
+)  # fmt: skip
+def test_complete_without_proof_is_no_success(message):
+    # Catches: Succeeded = Job Complete (a deleted pod may leave with 0).
+    verdict = classify(complete_job(), [terminated(0, "Completed", message)], NOW)
+    assert (verdict.action, verdict.reason) == (Action.RETRY_UNCOUNTED, "NoProof")
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['{"exitCode": 0, "stage": "train", "result": {"steps": 9}}', '{"exitCode": 0, "step": 9, "maxSteps": 9}', '{"exitCode": 0, "stage": "cache"}'],
+)
+def test_complete_with_proof_succeeds(message):
+    verdict = classify(complete_job(), [terminated(0, "Completed", message)], NOW)
+    assert verdict.action is Action.SUCCEED
+    assert verdict.report == json.loads(message)
+
+
+def test_the_launchers_word_is_quoted_only_for_the_code_it_belongs_to():
+    word = json.dumps({"exitCode": 80, "message": "out of memory at step 812"})
+    assert "out of memory at step 812" in classify(failed_job(message=code_message(80)), [terminated(80, message=word)], NOW).message
+    assert "out of memory" not in classify(failed_job(message=code_message(139)), [terminated(139, message=word)], NOW).message
+
+
+def test_a_running_or_terminating_pod_is_alive_and_stuck_only_after_a_minute():
+    pod = {"metadata": {"name": "p", "deletionTimestamp": "2026-11-22T10:05:00Z"}, "status": {"phase": "Running"}}
+    assert is_alive(pod)
+    assert not is_stuck(pod, NOW - timedelta(seconds=1))
+    assert is_stuck(pod, NOW)
+    assert classify(None, [pod], NOW - timedelta(seconds=1)) is None
+    assert classify(None, [pod], NOW).reason == "PodDeleted"
+
+
+def test_unfinished_jobs_have_no_verdict():
+    job = {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Failed", "status": "False"}, {"type": "Suspended", "status": "True"}]}}
+    assert classify(job, [], NOW) is None
+    assert classify(job, [terminated(80)], NOW) is None
+
+
+def test_verdicts_of_one_input_are_equal():
+    job = failed_job(message=code_message(70))
+    assert classify(job, [], NOW) == classify(job, [], NOW) == Verdict(Action.RETRY, "AppError", "exit code 70, unexpected exception", 70)
