@@ -1,0 +1,202 @@
+"""How a value of a configuration is read, and the arithmetic of frames and sizes.
+
+JSON, YAML, environment variables and flags write the same number in different ways ("1e-4", 0.0001, 1e-4), so every
+type here accepts the written form as well as the value. What cannot be read is refused with the value in the message.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
+
+FRAME_STEP = 8  # the video VAE folds 8 frames into one latent frame, after a first frame of its own
+SIZE_STEP = 32  # the video VAE folds 32 x 32 pixels into one latent cell
+
+_TRUE = frozenset({"true", "yes", "on", "1", "y", "t"})
+_FALSE = frozenset({"false", "no", "off", "0", "n", "f"})
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """The error of a field whose value cannot be used; `message` is a sentence without the field's name."""
+    return PydanticCustomError("ltx2", "{message}", {"message": message})
+
+
+def is_boolean_word(value: str) -> bool:
+    """Whether a written value is one of the words that mean true or false."""
+    return value.strip().lower() in _TRUE | _FALSE
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+    raise refuse(f"must be true or false, not {value!r}")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str):
+        try:
+            number = float(value.strip())
+        except ValueError:
+            raise refuse(f"must be a number, not {value!r}") from None
+    else:
+        raise refuse(f"must be a number, not {value!r}")
+    if not math.isfinite(number):
+        raise refuse(f"must be a finite number, not {value!r}")
+    return number
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        try:
+            return int(value.strip())
+        except ValueError:
+            pass
+    try:
+        number = _number(value)
+    except PydanticCustomError:
+        raise refuse(f"must be a whole number, not {value!r}") from None
+    if number != int(number):
+        raise refuse(f"must be a whole number, not {value!r}")
+    return int(number)
+
+
+def _boolean_or_text(value: Any) -> Any:
+    if isinstance(value, str) and not is_boolean_word(value):
+        return value
+    return _boolean(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)  # YAML reads an unquoted 2.3 as a number
+    raise refuse(f"must be text, not {value!r}")
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        value = _decoded(value) if value.lstrip().startswith("[") else value.split(",")
+    if not isinstance(value, (list, tuple)):
+        raise refuse(f"must be a list of texts or comma-separated text, not {value!r}")
+    return [part for part in (_text(item).strip() for item in value) if part]
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise refuse(f"is not valid JSON ({error}): {value[:80]!r}") from None
+
+
+def _path_or_json(value: Any) -> Any:
+    if isinstance(value, str):
+        return _decoded(value) if value.lstrip().startswith(("{", "[")) else value
+    if isinstance(value, (dict, list)):
+        return value
+    raise refuse(f"must be a path or JSON, not {value!r}")
+
+
+def _json_object(value: Any) -> Any:
+    if isinstance(value, str):
+        value = _decoded(value)
+    if not isinstance(value, (dict, list)):
+        raise refuse(f"must be JSON (an object or a list), not {value!r}")
+    return value
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        width, height = _integer(value[0]), _integer(value[1])
+    elif isinstance(value, str):
+        parts = value.strip().lower().split("x")
+        if len(parts) not in (1, 2):
+            raise refuse(f"must be WxH, for example 768x512, not {value!r}")
+        width, height = _integer(parts[0]), _integer(parts[-1])
+    else:
+        raise refuse(f"must be WxH, for example 768x512, not {value!r}")
+    if width < 1 or height < 1:
+        raise refuse(f"must be WxH with both above 0, not {value!r}")
+    return width, height
+
+
+def _sizes(value: Any) -> list[tuple[int, int]]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, (list, tuple)) or not value:
+        raise refuse(f"must be WxH or a list of WxH, for example 768x512, not {value!r}")
+    return [_size(item) for item in value]
+
+
+def one_of(names: Iterable[str], aliases: dict[str, str] | None = None) -> Callable[[str], str]:
+    """A check that a text is one of `names`, after `aliases` were put in place of their meaning."""
+    known = tuple(names)
+    other = aliases or {}
+
+    def check(value: str) -> str:
+        value = other.get(value, value)
+        if value not in known:
+            raise PydanticCustomError(
+                "ltx2_choice", "unknown value {value}", {"value": repr(value), "raw": value, "known": list(known)}
+            )
+        return value
+
+    return check
+
+
+Bool = Annotated[bool, BeforeValidator(_boolean)]
+Float = Annotated[float, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(_integer)]
+Text = Annotated[str, BeforeValidator(_text)]
+BoolOrText = Annotated[bool | str, BeforeValidator(_boolean_or_text)]
+Texts = Annotated[list[str], BeforeValidator(_texts)]  # a JSON list, or text with commas
+Sizes = Annotated[list[tuple[int, int]], BeforeValidator(_sizes)]  # (width, height) in pixels
+PathOrJson = Annotated[
+    str | dict[str, Any] | list[Any], BeforeValidator(_path_or_json)
+]  # a file's path, or its content
+JsonValue = Annotated[dict[str, Any] | list[Any], BeforeValidator(_json_object)]
+
+
+def choice(names: Iterable[str], aliases: dict[str, str] | None = None) -> Any:
+    """The type of a text that must be one of `names` (see `one_of`), to be used as the annotation of a field."""
+    return Annotated[str, BeforeValidator(_text), AfterValidator(one_of(names, aliases))]
+
+
+def several(names: Iterable[str]) -> Any:
+    """The type of one or more of `names`, with commas between them."""
+    check = one_of(names)
+
+    def each(value: str) -> str:
+        return ",".join(check(part.strip()) for part in value.split(","))
+
+    return Annotated[str, BeforeValidator(_text), AfterValidator(each)]
+
+
+def frames_down(frames: int) -> int:
+    """The largest 8k+1 that is not above `frames`; 0 where there is none (frames < 1).
+
+    The video VAE takes a first frame and then groups of 8, so only 8k+1 frames can be encoded.
+    """
+    return 0 if frames < 1 else (frames - 1) // FRAME_STEP * FRAME_STEP + 1
+
+
+def side_nearest(pixels: int) -> int:
+    """The multiple of 32 nearest to `pixels`; halfway goes down (720 -> 704), and never below 32."""
+    return max(SIZE_STEP, -((SIZE_STEP // 2 - pixels) // SIZE_STEP) * SIZE_STEP)
