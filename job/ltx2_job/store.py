@@ -5,7 +5,8 @@ or removed, and where it lies means nothing: runs share one store, and a store m
 
 Durability: an item is written to `<root>/tmp`, synced, renamed to `<root>/<kind>/<key[:2]>/<key>.safetensors`, and the
 folder is synced. A process that is killed at any moment loses at most the item it was writing. While it writes, it
-holds an advisory lock on its temporary file; a temporary file that nobody holds is a dead writer's leftover and is swept.
+holds an advisory lock on its temporary file; a temporary file that nobody holds is a dead writer's leftover and is
+swept.
 
 Importing this module imports no torch; `put` and `get` do.
 """
