@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.normalization import RMSNorm
 from diffusers.models.transformers.transformer_ltx2 import LTX2Attention, LTX2VideoTransformerBlock
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ class Context:
 class Attention(LTX2Attention):
     """diffusers' attention modules with a forward of our own; see `forward`."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # diffusers' signature has no tables per modality
         self,
         x: Tensor,
         source: Tensor | None = None,
@@ -104,13 +105,9 @@ class Attention(LTX2Attention):
 class Block(LTX2VideoTransformerBlock):
     """diffusers' block modules with the official forward: self-attention, text, the other modality, feed-forward."""
 
-    def adopt(self) -> None:
-        """Give the attention modules our forward; called once, when the block has been built."""
-        for module in self.children():
-            if isinstance(module, LTX2Attention):
-                module.__class__ = Attention
-
-    def forward(self, video: Tensor, audio: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # one context instead of two dozen arguments
+        self, video: Tensor, audio: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor]:
         """Video tokens [B, N, D] and audio tokens [B, L, A] after this block."""
         v, a, skip = context.video, context.audio, context.skip_self_attention
         video_rows = rows_of(self.scale_shift_table, v.rows, video.dtype)
@@ -161,6 +158,14 @@ class Block(LTX2VideoTransformerBlock):
         return torch.addcmul(video, to_video, a2v_gate), torch.addcmul(audio, to_audio, v2a_gate)
 
 
+def adopt(block: nn.Module) -> None:
+    """Give a block that diffusers built, and its attentions, our forward. Modules and parameters stay the same ones."""
+    block.__class__ = Block
+    for module in block.children():
+        if isinstance(module, LTX2Attention):
+            module.__class__ = Attention
+
+
 def rows_of(table: Tensor, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """The block's own table [k, D] added to the model's rows [B, R, k, D]: k tensors [B, R, D] in the tokens' dtype."""
     return (table + rows).to(dtype).unbind(2)
@@ -182,13 +187,13 @@ def add_gated(x: Tensor, change: Tensor, gate: Tensor, clean: Tensor | None) -> 
     return torch.where(clean, torch.addcmul(x, change, gate[:, 1:]), torch.addcmul(x, change, gate[:, :1]))
 
 
-def normalise(x: Tensor, norm: nn.Module) -> Tensor:
+def normalise(x: Tensor, norm: RMSNorm) -> Tensor:
     """RMS norm with the module's settings, as one fused operation instead of the module's six."""
     return F.rms_norm(x, norm.dim, norm.weight, norm.eps)
 
 
 def _attend_to_itself(
-    x: Tensor, modality: Modality, rows: tuple[Tensor, ...], norm: nn.Module, attention: nn.Module, skip: bool
+    x: Tensor, modality: Modality, rows: tuple[Tensor, ...], norm: RMSNorm, attention: nn.Module, skip: bool
 ) -> Tensor:
     shift, scale, gate = rows[:3]
     tokens = modulate(normalise(x, norm), scale, shift, modality.clean)
@@ -200,7 +205,7 @@ def _attend_to_text(
     modality: Modality,
     rows: tuple[Tensor, ...],
     prompt: tuple[Tensor, ...] | None,
-    norm: nn.Module,
+    norm: RMSNorm,
     attention: nn.Module,
 ) -> Tensor:
     tokens = normalise(x, norm)
@@ -213,6 +218,6 @@ def _attend_to_text(
     return add_gated(x, attention(tokens, text), gate, modality.clean)
 
 
-def _feed_forward(x: Tensor, modality: Modality, rows: tuple[Tensor, ...], norm: nn.Module, feed: nn.Module) -> Tensor:
+def _feed_forward(x: Tensor, modality: Modality, rows: tuple[Tensor, ...], norm: RMSNorm, feed: nn.Module) -> Tensor:
     shift, scale, gate = rows[3:6]
     return add_gated(x, feed(modulate(normalise(x, norm), scale, shift, modality.clean)), gate, modality.clean)

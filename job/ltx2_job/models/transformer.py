@@ -13,9 +13,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_ltx2 import AudioVisualModelOutput, LTX2VideoTransformer3DModel
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ltx2_job.errors import CheckpointError, Problem
 from ltx2_job.memory.runner import BlockRunner
 from ltx2_job.models import positions
-from ltx2_job.models.blocks import Block, Context, Modality, modulate
+from ltx2_job.models.blocks import Context, Modality, adopt, modulate
 from ltx2_job.models.positions import Grid, Rope, Tables
 
 _TABLES_KEPT = 4
@@ -57,23 +57,22 @@ class LTX2Transformer(LTX2VideoTransformer3DModel):
     one latent, the static prompt tables or keyframe embedding of LTX-2.5, unequal head counts.
     """
 
-    _repeated_blocks: ClassVar[list[str]] = ["Block"]
+    _repeated_blocks = ["Block"]  # noqa: RUF012 - diffusers' form of this attribute
     # Recomputation belongs to `runner`; without this diffusers' switch would be accepted and do nothing.
     _supports_gradient_checkpointing = False
     # diffusers' plan for splitting sequences names modules that this forward does not call.
-    _cp_plan = None
+    _cp_plan = None  # type: ignore[assignment]
 
     runner: BlockRunner
 
     # diffusers reads the names of the config from this signature.
-    @functools.wraps(LTX2VideoTransformer3DModel.__init__)
+    @functools.wraps(LTX2VideoTransformer3DModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _check(self.config)
         for block in self.transformer_blocks:
             # diffusers' constructor names its block class; the modules it made are what we want, the forward is ours.
-            block.__class__ = Block
-            block.adopt()
+            adopt(block)
         self.runner = BlockRunner(self.transformer_blocks, keep=len(self.transformer_blocks))
         self._tables: OrderedDict[tuple[Any, ...], Tables] = OrderedDict()
 
@@ -127,7 +126,7 @@ class LTX2Transformer(LTX2VideoTransformer3DModel):
         self, own: Stream, other: Stream, names: _Names, rope: Rope, time_rope: Rope, dtype: torch.dtype
     ) -> tuple[Modality, Tensor]:
         """What the blocks need of one modality, and the rows [B, R, D] of its output layer."""
-        scale = self.config.timestep_scale_multiplier
+        scale = self.config["timestep_scale_multiplier"]
         timesteps = own.sigma[:, None] * scale
         clean = None
         if own.clean is not None:
@@ -135,13 +134,13 @@ class LTX2Transformer(LTX2VideoTransformer3DModel):
             clean = own.clean[..., None]
         rows, embedded = _embed(getattr(self, names.embed), timesteps, dtype)
         cross_rows, _ = _embed(getattr(self, names.cross), timesteps, dtype)
-        gate_timestep = gate_sigma(own, other)[:, None] * self.config.cross_attn_timestep_scale_multiplier
+        gate_timestep = gate_sigma(own, other)[:, None] * self.config["cross_attn_timestep_scale_multiplier"]
         gate, _ = _embed(getattr(self, names.gate), gate_timestep, dtype)
         prompt = None
         if self.prompt_modulation:
             prompt, _ = _embed(getattr(self, names.prompt), prompt_sigma(own)[:, None] * scale, dtype)
         text = own.text.to(dtype)
-        if self.config.use_prompt_embeddings:
+        if self.config["use_prompt_embeddings"]:
             text = getattr(self, names.caption)(text)
         return Modality(text, clean, rows, cross_rows, gate, prompt, rope, time_rope), embedded
 
@@ -181,7 +180,8 @@ class LTX2Transformer(LTX2VideoTransformer3DModel):
         back to the host to check them.
 
         Raises ValueError for what the official function does not have: other timesteps, attention masks with zeros,
-        masks of self-attention or keyframes, perturbation of single samples, attention_kwargs beside `scale`.
+        masks of self-attention or keyframes, perturbation of single samples, attention_kwargs beside `scale`; and for
+        positions of one modality only.
         """
         batch = hidden_states.shape[0]
         refused = {
@@ -196,20 +196,17 @@ class LTX2Transformer(LTX2VideoTransformer3DModel):
         _check_mask("encoder_attention_mask", encoder_attention_mask)
         _check_mask("audio_encoder_attention_mask", audio_encoder_attention_mask)
 
-        scale = self.config.timestep_scale_multiplier
+        scale = self.config["timestep_scale_multiplier"]
         audio_timestep = timestep if audio_timestep is None else audio_timestep
         audio_sigma = sigma if audio_sigma is None else audio_sigma
         video_level, video_clean = _split_timesteps("timestep", timestep, sigma, batch)
         audio_level, audio_clean = _split_timesteps("audio_timestep", audio_timestep, audio_sigma, batch)
-        if video_coords is None and audio_coords is None:
+        if video_coords is not None and audio_coords is not None:
+            tables = positions.tables_of_spans(self.config, video_coords, audio_coords)
+        elif num_frames is not None and height is not None and width is not None and audio_num_frames is not None:
             tables = self.tables((num_frames, height, width), fps, audio_num_frames)
         else:
-            device = hidden_states.device
-            if video_coords is None:
-                video_coords = positions.video_spans(self.config, (num_frames, height, width), fps, device)
-            if audio_coords is None:
-                audio_coords = positions.audio_spans(self.config, audio_num_frames, device)
-            tables = positions.tables_of_spans(self.config, video_coords, audio_coords)
+            raise ValueError("give video_coords and audio_coords, or num_frames, height, width and audio_num_frames")
         video, audio = self.velocity(
             Stream(hidden_states, video_level / scale, video_clean, encoder_hidden_states),
             Stream(audio_hidden_states, audio_level / scale, audio_clean, audio_encoder_hidden_states),
@@ -294,7 +291,7 @@ def _check_mask(name: str, mask: Tensor | None) -> None:
         raise ValueError(f"{name} must be all ones of shape [batch, tokens]: the connectors leave no padding")
 
 
-def _check(config: Any) -> None:
+def _check(config: Mapping[str, Any]) -> None:
     wanted = {
         "rope_type": "split",
         "patch_size": 1,
@@ -304,8 +301,8 @@ def _check(config: Any) -> None:
         "causal_offset": 1,
         "use_prompt_adaln_single": True,
         "use_keyframes_abs_pos_embedding": False,
-        "audio_num_attention_heads": config.num_attention_heads,
-        "audio_cross_attn_mod": config.cross_attn_mod,
+        "audio_num_attention_heads": config["num_attention_heads"],
+        "audio_cross_attn_mod": config["cross_attn_mod"],
     }
     problems = [
         Problem(f"transformer.{name}", f"{config[name]!r} is not supported", f"this forward computes {value!r}")
