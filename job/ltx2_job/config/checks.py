@@ -100,4 +100,6 @@ def check_datasets(configs: Sequence[tuple[str, DatasetConfig]]) -> list[Problem
     trained = [config for _, config in configs if config.dataset_type not in ("eval", "text_embeds")]
     if configs and not trained:
         problems.append(Problem("datasets", "no enabled dataset to train on", "add an entry with dataset_type: video"))
+    if trained and not any(config.probability for config in trained):
+        problems.append(Problem("datasets", "every dataset to train on has probability 0", "raise one of them"))
     return problems

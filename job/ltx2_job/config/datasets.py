@@ -1,12 +1,12 @@
 """DatasetConfig: one entry of the guide's multidatabackend.json, typed."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ltx2_job.config import names
 from ltx2_job.config.keys import GUIDE, OFFICIAL, OURS, key, later
-from ltx2_job.config.values import Bool, Float, Int, JsonValue, Text, Texts, choice
+from ltx2_job.config.values import Bool, Float, Int, JsonValue, Text, Texts, one_of
 
 _SOURCES = "clips come from files on the volume; other storage comes later"
 _FILTERS = "filters by source size come later"
@@ -27,7 +27,12 @@ class VideoOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     num_frames: Int = key(49, "frames of a training clip, 8k+1, taken from the start of the file", OURS, ge=1)
-    min_frames: Int = key(_frames, "shorter files are skipped; unset: num_frames", GUIDE, ge=1)
+    min_frames: Int = key(
+        _frames,
+        "shorter files are skipped; a file between min_frames and num_frames trains at its own 8k+1; unset: num_frames",
+        GUIDE,
+        ge=1,
+    )
     max_frames: Int | None = key(None, "longer files are skipped", GUIDE, ge=1)
     frame_rate: Float | None = key(None, "resample to this rate; unset: each file keeps its own", OURS, gt=0, le=240)
     bucket_strategy: Literal["aspect_ratio", "resolution_frames"] = key(
@@ -56,11 +61,13 @@ class AudioOptions(BaseModel):
     truncation_mode: Literal["beginning", "end", "random"] = later("beginning", "which part of a long sound", _AUDIO)
     audio_only: Bool = later(False, "sound without pictures", "training audio alone comes later")
     source_from_video: Bool = later(False, "sound taken from a video dataset", _AUDIO)
-    bucket_strategy: Literal["duration"] = later("duration", "how sounds are grouped", _AUDIO)
 
 
 class DatasetConfig(BaseModel):
-    """One dataset: where its clips lie, how they are captioned, cut, repeated. Unset sizes and captions come from config.json."""
+    """One dataset: where its clips lie, how they are captioned, cut and repeated.
+
+    Sizes and captions that an entry leaves unset come from config.json.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
@@ -69,9 +76,9 @@ class DatasetConfig(BaseModel):
         "local",
         "where the files lie",
         GUIDE,
-        values={name: _SOURCES for name in ("aws", "csv", "huggingface", "webshart")},
+        values=dict.fromkeys(("aws", "csv", "huggingface", "webshart"), _SOURCES),
     )
-    dataset_type: choice(names.DATASET_TYPES) = key(  # type: ignore[valid-type]
+    dataset_type: Annotated[str, one_of(names.DATASET_TYPES)] = key(
         "video",
         "`video`; `eval`: held out, only for the held-out loss; `text_embeds`: where encoded captions are kept",
         OURS,
@@ -80,7 +87,7 @@ class DatasetConfig(BaseModel):
     instance_data_dir: Text | None = key(
         None, "folder of the clips, searched with its sub-folders; required for clips", GUIDE
     )
-    caption_strategy: choice(names.CAPTIONS, names.CAPTION_ALIASES) = key(  # type: ignore[valid-type]
+    caption_strategy: Annotated[str, one_of(names.CAPTIONS, names.CAPTION_ALIASES)] = key(
         "textfile",
         "`textfile`: the .txt beside a clip; `filename`; `instanceprompt`; unset: as in config.json",
         OURS,
@@ -97,17 +104,19 @@ class DatasetConfig(BaseModel):
     resolution_type: Literal["pixel_area", "pixel", "area"] = key("pixel_area", "unit of resolution", GUIDE)
     crop: Bool = key(False, "accepted either way: clips always cover their size and are cut, never distorted", GUIDE)
     crop_style: Literal["center", "random", "corner", "face"] = key(
-        "center", "where the cut lies", OFFICIAL, values={name: _CROPS for name in ("random", "corner", "face")}
+        "center", "where the cut lies", OFFICIAL, values=dict.fromkeys(("random", "corner", "face"), _CROPS)
     )
     crop_aspect: Literal["preserve", "square", "closest", "random"] = key(
-        "preserve", "aspect of the cut", OURS, values={name: _CROPS for name in ("square", "closest", "random")}
+        "preserve", "aspect of the cut", OURS, values=dict.fromkeys(("square", "closest", "random"), _CROPS)
     )
     crop_aspect_buckets: JsonValue | None = later(None, "aspects to choose from", _CROPS, part_of="crop_aspect")
     minimum_image_size: Float | None = later(None, "smallest source size", _FILTERS, ge=0)
     maximum_image_size: Float | None = later(None, "largest source size", _FILTERS, ge=0)
     target_downsample_size: Float | None = later(None, "size before cropping", _FILTERS, ge=0)
     repeats: Int = key(0, "further passes per epoch: n gives n + 1", GUIDE, ge=0)
-    probability: Float = key(1.0, "weight of this dataset when samples are drawn", GUIDE, ge=0)
+    probability: Float = key(
+        1.0, "how often its samples are used, relative to the dataset with the largest value", GUIDE, ge=0
+    )
     disabled: Bool = key(False, "skip this entry (alias `disable`)", GUIDE)
     default: Bool = key(False, "the text_embeds entry used where a dataset names none", GUIDE)
     text_embeds: Text | None = key(None, "id of the text_embeds entry for this dataset's captions", GUIDE)
@@ -127,8 +136,5 @@ class DatasetConfig(BaseModel):
     end_epoch: Int | None = later(None, "last epoch with this dataset", _WINDOW)
     start_step: Int = later(0, "first step with this dataset", _WINDOW, idle=(1,), ge=0)
     end_step: Int | None = later(None, "last step with this dataset", _WINDOW)
-    disable_validation: Bool = later(
-        False, "take no validation inputs from here", "validation from datasets comes later", idle=(True,)
-    )
     video: VideoOptions = key(VideoOptions, "options of the pictures", GUIDE)
     audio: AudioOptions = key(AudioOptions, "options of the sound", GUIDE)

@@ -24,9 +24,10 @@ _NO_EFFECT: Final = (None, "", False, 0, "none", "no")  # values that ask for no
 class Key:
     """The facts of one key.
 
-    status: "supported" or "later" (known, its feature is not built yet, `why` says what it waits for). idle: further
-    values of a later key that ask for nothing. values: single values of a supported key that are not built yet, each with its reason. part_of: the key
-    that switches the feature on; while that one is off, this one has no effect.
+    status: "supported" or "later" (known, its feature is not built yet; `why` says what it waits for).
+    idle: further values of a later key that ask for nothing.
+    values: single values of a supported key that are not built yet, each with its reason.
+    part_of: the key that switches the feature on; while that one is off, this one has no effect.
     """
 
     source: str = OURS

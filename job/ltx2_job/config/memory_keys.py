@@ -1,10 +1,10 @@
-"""The keys of config.json about memory, several GPUs and compilation. A key set here pins that part of the memory plan."""
+"""The keys of config.json about memory, several GPUs and compilation; each pins its part of the memory plan."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ltx2_job.config.keys import GUIDE, OURS, key, later
+from ltx2_job.config.keys import OURS, key, later
 from ltx2_job.config.values import Bool, Float, Int, Text, Texts
 
 _RAMTORCH = "weights streamed from host memory come later"
@@ -27,6 +27,9 @@ class MemoryKeys(BaseModel):
     gradient_checkpointing_interval: Int | None = later(None, "recompute every n-th block", _RECOMPUTE, idle=(1,))
     gradient_checkpointing_backend: Literal["torch", "torch-ffn", "unsloth", "unsloth-ffn"] = later(
         "torch", "how blocks are recomputed", _RECOMPUTE
+    )
+    gradient_checkpointing_segment_stride: Int | None = later(
+        None, "blocks between two recomputed segments", _RECOMPUTE, idle=(1,)
     )
     offload_during_startup: Bool = key(
         True, "never hold the VAE and the text encoder on the GPU at once while caching", OURS

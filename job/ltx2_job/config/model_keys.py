@@ -1,12 +1,12 @@
 """The keys of config.json that say what is trained: model, adapter, data and files."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ltx2_job.config import names
 from ltx2_job.config.keys import GUIDE, OFFICIAL, OURS, key, later
-from ltx2_job.config.values import Bool, Float, Int, JsonValue, PathOrJson, Text, Texts, choice, several
+from ltx2_job.config.values import Bool, Float, Int, JsonValue, PathOrJson, Text, Texts, one_of, several_of
 
 _CONDITIONING = "conditioning beyond the first frame comes later"
 _ADAPTER_KINDS = "plain LoRA is built; other adapters come later"
@@ -18,7 +18,7 @@ class ModelKeys(BaseModel):
     model_config = ConfigDict(defer_build=True, protected_namespaces=())
 
     model_family: Literal["ltxvideo2"] = key("ltxvideo2", "the family; this program trains LTX-2 only", GUIDE)
-    model_flavour: choice(names.FLAVOURS, names.FLAVOUR_ALIASES) = key(  # type: ignore[valid-type]
+    model_flavour: Annotated[str, one_of(names.FLAVOURS, names.FLAVOUR_ALIASES)] = key(
         "dev",
         "which release: `dev` (2.0; also written `2.0`), `2.3-dev`, `2.3-distilled`",
         GUIDE,
@@ -52,19 +52,19 @@ class ModelKeys(BaseModel):
             "fp8": "fp8 computation comes with the quantised bases",
         },
     )
-    base_model_precision: choice(names.PRECISIONS) = key(  # type: ignore[valid-type]
+    base_model_precision: Annotated[str, one_of(names.PRECISIONS)] = key(
         "no_change", "form of the frozen base weights", GUIDE, values=names.PRECISIONS_LATER
     )
     base_model_default_dtype: Literal["bf16", "fp32"] = later(
         "bf16", "type of base weights that are not quantised", "it belongs to quantised bases, which come later"
     )
-    text_encoder_1_precision: choice(names.PRECISIONS) = later(  # type: ignore[valid-type]
+    text_encoder_1_precision: Annotated[str, one_of(names.PRECISIONS)] = later(
         "no_change", "form of the text encoder's weights", "a quantised text encoder comes later"
     )
     quantize_via: Literal["accelerator", "cpu", "pipeline"] = later(
         "accelerator", "where base weights are quantised", "quantised bases come later", part_of="base_model_precision"
     )
-    attention_mechanism: choice(names.ATTENTION) = later(  # type: ignore[valid-type]
+    attention_mechanism: Annotated[str, one_of(names.ATTENTION)] = later(
         "diffusers", "attention kernel; `diffusers` = torch's own", "other attention kernels come later"
     )
     seed: Int = key(42, "seed of every random draw; the same seed repeats the run at any number of GPUs", GUIDE, ge=0)
@@ -85,9 +85,6 @@ class AdapterKeys(BaseModel):
     lora_dropout: Float = key(0.0, "share of adapter inputs set to zero", OFFICIAL, ge=0, lt=1)
     lora_init_type: Literal["default", "gaussian", "loftq", "olora", "pissa"] = later(
         "default", "start values of the adapter", "the start is Gaussian A, zero B; other starts come later"
-    )
-    lora_format: Literal["diffusers", "comfyui"] = later(
-        "diffusers", "form of the exported file", "both namings are written at once", idle=("comfyui",)
     )
     init_lora: Text | None = key(None, "start from this LoRA file (either naming)", GUIDE)
     init_lokr_norm: Float | None = later(None, "perturbation of a LoKr's start", _ADAPTER_KINDS)
@@ -132,13 +129,7 @@ class DataKeys(BaseModel):
     target_downsample_size: Float | None = later(
         None, "size before cropping", "filters by source size come later", ge=0
     )
-    aspect_bucket_rounding: Int | None = later(
-        None, "decimals of the aspect ratio in bucket names", "aspect ratios are rounded to 2 decimals", idle=(2,)
-    )
-    allow_dataset_oversubscription: Bool = later(
-        False, "repeat samples until a bucket fills a batch", "raise repeats of the dataset instead"
-    )
-    caption_strategy: choice(names.CAPTIONS, names.CAPTION_ALIASES) = key(  # type: ignore[valid-type]
+    caption_strategy: Annotated[str, one_of(names.CAPTIONS, names.CAPTION_ALIASES)] = key(
         "textfile", "where captions come from, where a dataset does not say", OURS, values=names.CAPTIONS_LATER
     )
     instance_prompt: Text | None = key(
@@ -169,7 +160,7 @@ class DataKeys(BaseModel):
         None, "repository of uploads; used only with push_to_hub", "uploads come later", part_of="push_to_hub"
     )
     model_card_private: Bool = later(False, "make the repository private", "uploads come later", part_of="push_to_hub")
-    report_to: several(names.TRACKERS) = later(  # type: ignore[valid-type]
+    report_to: Annotated[str, several_of(names.TRACKERS)] = later(
         "none", "experiment tracker; metrics.jsonl and /metrics are always written", "trackers come later"
     )
     tracker_project_name: Text | None = later(

@@ -1,4 +1,4 @@
-"""The names that choices may have: flavours, optimizers, precisions, attention kernels. What is built is said beside each key."""
+"""The names that choices may have, and for each that is not built yet what it waits for."""
 
 from typing import Final
 
@@ -147,10 +147,10 @@ ATTENTION: Final = (
 TRACKERS: Final = ("none", "simpletuner", "tensorboard", "wandb", "swanlab", "comet_ml", "custom-tracker", "all")
 CAPTIONS: Final = ("textfile", "instanceprompt", "filename", "parquet", "huggingface", "csv", "webshart")
 CAPTION_ALIASES: Final = {"instance_prompt": "instanceprompt"}
-CAPTIONS_LATER: Final = {
-    name: "captions come from text files, file names or one instance prompt; tables come later"
-    for name in ("parquet", "huggingface", "csv", "webshart")
-}
+CAPTIONS_LATER: Final = dict.fromkeys(
+    ("parquet", "huggingface", "csv", "webshart"),
+    "captions come from text files, file names or one instance prompt; tables come later",
+)
 DATASET_TYPES: Final = (
     "video",
     "eval",

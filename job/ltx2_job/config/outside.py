@@ -31,7 +31,29 @@ TRAINING: Final[dict[str, Outside]] = {
     "skip_file_discovery": Outside(
         "idle",
         "stages of the search for files to leave out",
-        "the search only looks at new and changed files, so there is nothing to leave out",
+        "what is cached is found by its key and never made again, so there is nothing to skip",
+    ),
+    "allow_dataset_oversubscription": Outside(
+        "idle",
+        "repeat samples until a bucket fills a batch",
+        "a bucket that is smaller than a batch is always filled by starting over; report.json names it",
+    ),
+    "flow_schedule_auto_shift": Outside(
+        "idle",
+        "shift the noise level by the number of tokens",
+        "this is what happens unless flow_schedule_shift is set",
+    ),
+    "lora_format": Outside(
+        "idle", "naming of the exported file", "both are written: lora.safetensors and lora.diffusers.safetensors"
+    ),
+    "validation_multigpu": Outside(
+        "idle", "how GPUs share the sample clips", "the first GPU makes them; the clips are the same either way"
+    ),
+    "aspect_bucket_rounding": Outside(
+        "fixed",
+        "decimals of an aspect ratio",
+        "aspect ratios are rounded to 2 decimals, and buckets go by exact size",
+        2,
     ),
     "aspect_bucket_alignment": Outside("fixed", "grid of sizes in pixels", "the video VAE's grid is 32", 32),
     "tokenizer_max_length": Outside("fixed", "tokens of a caption", "LTX-2 reads 1024 tokens", 1024),
@@ -62,6 +84,9 @@ VIDEO: Final[dict[str, Outside]] = {
 }
 
 AUDIO: Final[dict[str, Outside]] = {
+    "bucket_strategy": Outside(
+        "idle", "how sounds are grouped", "sound is cut to the length of its clip, so it has no groups of its own"
+    ),
     "allow_zero_audio": Outside(
         "idle",
         "keep clips without sound",
@@ -70,6 +95,9 @@ AUDIO: Final[dict[str, Outside]] = {
 }
 
 DATASET: Final[dict[str, Outside]] = {
+    "disable_validation": Outside(
+        "idle", "take no inputs of validation from here", "validation takes none from any dataset"
+    ),
     "vae_cache_clear_each_epoch": Outside("refused", "encode anew every epoch", _STAGES),
 }
 

@@ -119,8 +119,11 @@ def _training(sources: Sequence[Layer]) -> tuple[TrainingConfig, frozenset[str],
     ordered = list(reversed(sources))  # pydantic-settings: the first source wins
     while True:
         try:
-            built = tuple(LayerSource(TrainingConfig, layer) for layer in ordered)
-            return TrainingConfig(_build_sources=(built, {})), broken, problems
+            return (
+                TrainingConfig.from_sources([LayerSource(TrainingConfig, layer) for layer in ordered]),
+                broken,
+                problems,
+            )
         except ValidationError as error:
             found = from_validation(error, "")
             for problem in found:

@@ -22,14 +22,6 @@ def unsupported(training: TrainingConfig, datasets: Sequence[DatasetConfig]) -> 
         found += (
             _of(dataset, f"{field}.") + _of(dataset.video, f"{field}.video.") + _of(dataset.audio, f"{field}.audio.")
         )
-        if dataset.dataset_type != "text_embeds" and dataset.video.min_frames < dataset.video.num_frames:
-            found.append(
-                Unsupported(
-                    f"{field}.video.min_frames",
-                    dataset.video.min_frames,
-                    f"clips shorter than num_frames ({dataset.video.num_frames}) need mixed lengths, which come later",
-                )
-            )
     return tuple(found)
 
 

@@ -1,12 +1,12 @@
 """The keys of config.json that say how it is trained: batches, schedule, optimizer, noise, loss, regularisers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from ltx2_job.config import names
 from ltx2_job.config.keys import GUIDE, OFFICIAL, OURS, key, later
-from ltx2_job.config.values import Bool, Float, Int, JsonValue, Text, choice
+from ltx2_job.config.values import Bool, Float, Int, JsonValue, Text, one_of
 
 _NOISE = "noise levels are the official shifted logit-normal, or flow_schedule_shift; other schedules come later"
 _LOSS = "the loss is the official mean squared error; others come later"
@@ -14,6 +14,10 @@ _EMA = "averaged weights come later"
 _CREPA = "CREPA comes later"
 _ROLLOUT = "scheduled sampling comes later"
 _CONDITIONING = "conditioning beyond the first frame comes later"
+
+
+def _zero_is_unset(shift: float | None) -> float | None:
+    return shift or None
 
 
 def _steps(fields: dict[str, Any]) -> int:
@@ -35,13 +39,13 @@ class OptimisationKeys(BaseModel):
     max_train_steps: Int = key(_steps, "optimizer steps; 2000 unless num_train_epochs is set", OFFICIAL, ge=0)
     learning_rate: Float = key(1e-4, "learning rate after warm-up", OFFICIAL, gt=0)
     lr_warmup_steps: Int = key(0, "optimizer steps of linear warm-up", OFFICIAL, ge=0)
-    lr_scheduler: choice(names.SCHEDULERS, names.SCHEDULER_ALIASES) = key(  # type: ignore[valid-type]
+    lr_scheduler: Annotated[str, one_of(names.SCHEDULERS, names.SCHEDULER_ALIASES)] = key(
         _scheduler, "shape of the learning rate; constant, with warm-up where lr_warmup_steps is set", OURS
     )
     lr_end: Float = key(4e-7, "last learning rate of polynomial", GUIDE, ge=0)
     lr_power: Float = key(0.8, "exponent of polynomial", GUIDE, gt=0)
     lr_num_cycles: Int = key(1, "cycles of cosine_with_restarts", GUIDE, ge=1)
-    optimizer: choice(names.OPTIMIZERS, names.OPTIMIZER_ALIASES) = key(  # type: ignore[valid-type]
+    optimizer: Annotated[str, one_of(names.OPTIMIZERS, names.OPTIMIZER_ALIASES)] = key(
         "adamw",
         "`adamw` (also `torch-adamw`; fp32) or `adamw_bf16` (bf16 with stochastic rounding)",
         OFFICIAL,
@@ -71,13 +75,8 @@ class ObjectiveKeys(BaseModel):
 
     model_config = ConfigDict(defer_build=True, protected_namespaces=())
 
-    flow_schedule_shift: Float | None = key(
-        None, "static shift of the noise level; unset: the official shift by token count", OFFICIAL, gt=0
-    )
-    flow_schedule_auto_shift: Bool = later(
-        False,
-        "shift by resolution",
-        "the official shift by token count is the default: leave flow_schedule_shift unset",
+    flow_schedule_shift: Annotated[Float | None, AfterValidator(_zero_is_unset)] = key(
+        None, "static shift of the noise level; unset or 0: the official shift by token count", OFFICIAL, ge=0
     )
     flow_sigmoid_scale: Float = later(1.0, "scale of the logit-normal", _NOISE)
     flow_use_uniform_schedule: Bool = later(False, "uniform noise levels", _NOISE)
@@ -145,6 +144,7 @@ class RegulariserKeys(BaseModel):
     crepa_feature_source: Literal["encoder", "backbone", "self_flow"] = later(
         "encoder", "what is aligned with", _CREPA, part_of="crepa_enabled"
     )
+    crepa_teacher_block_index: Int | None = later(None, "block to align with", _CREPA, part_of="crepa_enabled")
     crepa_scheduler: Literal["constant", "linear", "cosine", "polynomial"] = later(
         "constant", "weight over the run", _CREPA, part_of="crepa_enabled"
     )
@@ -154,6 +154,7 @@ class RegulariserKeys(BaseModel):
     crepa_power: Float = later(1.0, "its exponent", _CREPA, part_of="crepa_enabled")
     crepa_cutoff_step: Int = later(0, "its last step", _CREPA, part_of="crepa_enabled")
     crepa_similarity_threshold: Float | None = later(None, "similarity that ends it", _CREPA, part_of="crepa_enabled")
+    crepa_similarity_ema_decay: Float = later(0.99, "its smoothing", _CREPA, part_of="crepa_enabled")
     crepa_threshold_mode: Literal["permanent", "recoverable"] = later(
         "permanent", "how it ends", _CREPA, part_of="crepa_enabled"
     )

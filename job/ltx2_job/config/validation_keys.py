@@ -67,9 +67,6 @@ class ValidationKeys(BaseModel):
     )
     evaluation_type: Literal["none", "clip"] = later("none", "score of sample clips", "scores come later")
     num_validation_images: Int = later(1, "clips per prompt", "one clip per prompt and size is made", ge=1)
-    validation_multigpu: Literal["batch-parallel", "single-gpu"] = later(
-        "batch-parallel", "how GPUs share sample clips", "the first GPU makes the clips", idle=("single-gpu",)
-    )
     validation_prompt_library: BoolOrText = later(False, "built-in prompts", _LIBRARY)
     user_prompt_library: PathOrJson | None = later(None, "prompts from a file", _LIBRARY)
     validation_using_datasets: Bool = later(False, "take images or sound from a dataset", _INPUTS)

@@ -6,10 +6,10 @@ type here accepts the written form as well as the value. What cannot be read is 
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 FRAME_STEP = 8  # the video VAE folds 8 frames into one latent frame, after a first frame of its own
@@ -145,20 +145,32 @@ def _sizes(value: Any) -> list[tuple[int, int]]:
     return [_size(item) for item in value]
 
 
-def one_of(names: Iterable[str], aliases: dict[str, str] | None = None) -> Callable[[str], str]:
-    """A check that a text is one of `names`, after `aliases` were put in place of their meaning."""
-    known = tuple(names)
-    other = aliases or {}
+class OneOf:
+    """The check that a value is one of `known`, after `aliases` were put in place of their meaning."""
 
-    def check(value: str) -> str:
-        value = other.get(value, value)
-        if value not in known:
-            raise PydanticCustomError(
-                "ltx2_choice", "unknown value {value}", {"value": repr(value), "raw": value, "known": list(known)}
-            )
-        return value
+    def __init__(self, names: Iterable[str], aliases: Mapping[str, str] | None = None, *, many: bool = False):
+        self.known, self._aliases, self._many = tuple(names), aliases or {}, many
 
-    return check
+    def __call__(self, value: Any) -> str:
+        """The canonical name, or several with commas where `many` is set."""
+        text = _text(value)
+        return ",".join(self._one(part.strip()) for part in text.split(",")) if self._many else self._one(text)
+
+    def _one(self, text: str) -> str:
+        text = self._aliases.get(text, text)
+        if text not in self.known:
+            raise PydanticCustomError("ltx2_choice", "unknown value", {"raw": text, "known": list(self.known)})
+        return text
+
+
+def one_of(names: Iterable[str], aliases: Mapping[str, str] | None = None) -> BeforeValidator:
+    """For Annotated[str, …]: a text that must be one of `names` or `aliases`."""
+    return BeforeValidator(OneOf(names, aliases))
+
+
+def several_of(names: Iterable[str]) -> BeforeValidator:
+    """For Annotated[str, …]: one or more of `names`, with commas between them."""
+    return BeforeValidator(OneOf(names, many=True))
 
 
 Bool = Annotated[bool, BeforeValidator(_boolean)]
@@ -172,21 +184,6 @@ PathOrJson = Annotated[
     str | dict[str, Any] | list[Any], BeforeValidator(_path_or_json)
 ]  # a file's path, or its content
 JsonValue = Annotated[dict[str, Any] | list[Any], BeforeValidator(_json_object)]
-
-
-def choice(names: Iterable[str], aliases: dict[str, str] | None = None) -> Any:
-    """The type of a text that must be one of `names` (see `one_of`), to be used as the annotation of a field."""
-    return Annotated[str, BeforeValidator(_text), AfterValidator(one_of(names, aliases))]
-
-
-def several(names: Iterable[str]) -> Any:
-    """The type of one or more of `names`, with commas between them."""
-    check = one_of(names)
-
-    def each(value: str) -> str:
-        return ",".join(check(part.strip()) for part in value.split(","))
-
-    return Annotated[str, BeforeValidator(_text), AfterValidator(each)]
 
 
 def frames_down(frames: int) -> int:
