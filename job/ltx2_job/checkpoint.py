@@ -1,0 +1,239 @@
+"""Checkpoints of a run: complete or absent, and independent of how many processes made them.
+
+    checkpoints/step-0000500/
+        adapter.safetensors     LoRA weights by official key, unscaled, in the precision they are trained in
+        optimizer.safetensors   <moment>.<official key>
+        state.json              step (the sampler's position: one integer), schedule, seed, configuration, losses so far
+        manifest.json           sha256 and size of the other three; written last
+
+Everything is written and synced in a hidden temporary folder, which is then renamed. All random numbers come from
+(seed, step, …), so the step is the whole state of every generator. torch is imported only to save and to load.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.workspace import sync_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAPTER: Final = "adapter.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
+STATE: Final = "state.json"
+MANIFEST: Final = "manifest.json"
+VERSION: Final = 1
+_NAME: Final = re.compile(r"step-(\d{7,})")
+_HIDDEN: Final = ".writing-"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One checkpoint in memory: adapter by official key, optimizer by `<moment>.<official key>`, and state.json."""
+
+    path: Path
+    adapter: "dict[str, Tensor]"
+    optimizer: "dict[str, Tensor]"
+    state: dict[str, Any]
+
+
+def name_of(step: int) -> str:
+    """Folder name of a step's checkpoint."""
+    return f"step-{step:07d}"
+
+
+def save(
+    folder: Path,
+    step: int,
+    adapter: "Mapping[str, Tensor]",
+    optimizer: "Mapping[str, Tensor]",
+    state: Mapping[str, Any],
+    guard: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write the checkpoint of a step and return its folder; a folder already there under that name is replaced.
+
+    `guard` is called right before the rename and may raise (the fence of the run). OSError as the volume gives it.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{_HIDDEN}{name_of(step)}-{secrets.token_hex(4)}"
+    temporary.mkdir()
+    try:
+        for name, tensors in ((ADAPTER, adapter), (OPTIMIZER, optimizer)):
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, temporary / name)
+            (temporary / name).chmod(0o644)  # the library makes it readable by its writer alone
+        _write(temporary / STATE, json.dumps({"version": VERSION, "step": step, **state}, indent=2, sort_keys=True))
+        files = {name: _seal(temporary / name) for name in (ADAPTER, OPTIMIZER, STATE)}
+        _write(temporary / MANIFEST, json.dumps({"version": VERSION, "step": step, "files": files}, indent=2, sort_keys=True))
+        _sync(temporary / MANIFEST)
+        sync_folder(temporary)
+        guard()
+        target = folder / name_of(step)
+        _set_aside(target)
+        temporary.rename(target)
+        sync_folder(folder)
+        return target
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load(path: Path) -> Loaded:
+    """Read a checkpoint. Raises ConfigError (field resume_from_checkpoint) where it is not complete and intact."""
+    from safetensors.torch import load_file
+
+    fault = damage(path)
+    if fault:
+        raise ConfigError(Problem("resume_from_checkpoint", f"{path}: {fault}", "name another checkpoint, or `latest`"))
+    state = json.loads((path / STATE).read_text())
+    return Loaded(path, load_file(path / ADAPTER), load_file(path / OPTIMIZER), state)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint, in words; empty where every file has the size and hash of the manifest."""
+    fault = _incomplete(path)
+    if fault:
+        return fault
+    for name, entry in _manifest(path)["files"].items():
+        with (path / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                return f"{name} does not have the hash of its manifest"
+    return ""
+
+
+def listed(folder: Path) -> list[Path]:
+    """Checkpoint folders of a run, oldest step first, damaged ones included."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's folder name."""
+    match = _NAME.fullmatch(path.name)
+    if not match:
+        raise ValueError(f"{path.name} is not the name of a checkpoint")
+    return int(match[1])
+
+
+def newest_complete(
+    folder: Path, warn: Callable[[str], None] = lambda _: None, origin: str | None = None
+) -> Path | None:
+    """The newest checkpoint that is complete and intact, hashes verified; each broken one on the way is warned about.
+
+    With `origin`, only checkpoints whose course began there count (see `identity`).
+    """
+    for path in reversed(listed(folder)):
+        fault = damage(path)
+        if fault:
+            warn(f"{path.name}: {fault}; skipped, looking for an older checkpoint")
+        elif origin is None or _origin(path) == origin:
+            return path
+    return None
+
+
+def find(reference: str, folder: Path, base: Path) -> Path:
+    """The checkpoint that `resume_from_checkpoint` names: a name in the run's folder, or a path (relative to `base`).
+
+    Raises ConfigError listing what is there where nothing of that name is.
+    """
+    for path in (folder / reference, base / reference):
+        if path.is_dir():
+            return path
+    there = ", ".join(path.name for path in listed(folder)) or "none"
+    remedy = f"write `latest`, a name (there: {there}), or a path"
+    raise ConfigError(Problem("resume_from_checkpoint", f"{reference!r} is no checkpoint", remedy))
+
+
+def identity(path: Path) -> str:
+    """What tells a checkpoint from all others: the sha256 of its manifest."""
+    return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+
+
+def purge(folder: Path, limit: int, origin: str = "") -> list[Path]:
+    """Remove the oldest complete checkpoints of one course beyond `limit` (0: none) and return them.
+
+    Only complete ones count and only complete ones are removed, so at least one of them always stays.
+    """
+    mine = [path for path in listed(folder) if not _incomplete(path) and _origin(path) == origin]
+    surplus = mine[:-limit] if limit > 0 else []
+    for path in surplus:
+        _set_aside(path)
+    return surplus
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written or half removed. Call before the run's only writer begins."""
+    if folder.is_dir():
+        for path in folder.glob(f"{_HIDDEN}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> None:
+    """Remove a folder so that it vanishes from view at once, and is never seen half removed."""
+    if path.exists():
+        hidden = path.with_name(f"{_HIDDEN}removed-{secrets.token_hex(4)}")
+        path.rename(hidden)
+        sync_folder(path.parent)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _incomplete(path: Path) -> str:
+    """`damage` without the hashes: cheap enough for every save."""
+    try:
+        files = _manifest(path)["files"]
+    except FileNotFoundError:
+        return "no manifest, so it was not written to the end"
+    except (ValueError, KeyError, TypeError):
+        return "its manifest cannot be read"
+    for name in (ADAPTER, OPTIMIZER, STATE):
+        if name not in files:
+            return f"its manifest does not list {name}"
+        try:
+            size = (path / name).stat().st_size
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if size != files[name]["bytes"]:
+            return f"{name} has {size} bytes, its manifest says {files[name]['bytes']}"
+    return ""
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return json.loads((path / MANIFEST).read_text())
+
+
+def _origin(path: Path) -> str | None:
+    try:
+        return json.loads((path / STATE).read_text()).get("origin", "")
+    except ValueError:
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n")
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    """Sync a file and give its manifest entry."""
+    _sync(path)
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
