@@ -23,7 +23,6 @@ from ltx2_operator.fields import (
     NAME_PATTERN,
     PLURAL,
     VERSION,
-    Count,
     DnsName,
     Int32,
     Label,
@@ -181,7 +180,7 @@ class Spec(Model):
         3600,
         description="Seconds an attempt may wait for its pods; time in a queue or waiting for data does not count.",
     )
-    ttl_seconds_after_finished: Count | None = Field(
+    ttl_seconds_after_finished: Annotated[Int32, Field(ge=0, le=10**9)] | None = Field(
         None, description="Seconds after the end when this object is deleted; never when left out. Claims are kept."
     )
     retries: Annotated[Int32, Field(ge=0, le=1000)] = Field(

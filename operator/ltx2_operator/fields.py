@@ -18,11 +18,11 @@ NAME_MAX: Final = 40
 NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 # Constraints that the definition repeats. Numbers are int32 or int64, never floats: those do not survive every client.
-Int32 = Annotated[int, Field(le=2**31 - 1, json_schema_extra={"format": "int32"})]
-Int64 = Annotated[int, Field(le=2**63 - 1, json_schema_extra={"format": "int64"})]
+Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
+Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 Count = Annotated[Int32, Field(ge=0)]
 Bytes = Annotated[Int64, Field(ge=0)]
-Seconds = Annotated[Int32, Field(ge=1)]
+Seconds = Annotated[Int32, Field(ge=1, le=10**9)]
 DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
