@@ -170,7 +170,7 @@ class Spec(Model):
     )
     images: Images = Field(Images(), description="Images per stage.")  # type: ignore[call-arg]
     secrets: Secrets = Field(Secrets(), description="Names of Secrets.")  # type: ignore[call-arg]
-    suspend: bool = Field(False, description="Pause: pods end with a checkpoint; false resumes from it.")
+    suspend: bool = Field(False, strict=True, description="Pause: pods end with a checkpoint; false resumes from it.")
     queue_name: Label | None = Field(None, description="Kueue queue that admits the Jobs.")
     priority_class_name: DnsName | None = Field(None, description="Priority class of the pods.")
     active_deadline_seconds: Seconds | None = Field(
