@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -71,14 +72,17 @@ def write_clip(
     matrix. tags: attributes of the encoder such as {"colorspace": 1, "color_trc": 16}.
     """
     import av
+    from av.audio.stream import AudioStream
+    from av.video.stream import VideoStream
 
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = list(times) if times is not None else [Fraction(i) / Fraction(fps) + Fraction(start) for i in range(frames)]
     seconds = float(shown[-1] - shown[0]) + 1 / float(fps)
     with av.open(str(path), "w") as container:
-        video = container.add_stream(codec, rate=Fraction(fps))
+        video: Any = cast(VideoStream, container.add_stream(codec, rate=Fraction(fps)))
         video.width, video.height, video.pix_fmt = width, height, pixel_format
-        video.options = {"crf": "10", "preset": "ultrafast", **(options or {})} if codec == "libx264" else options or {}
+        defaults = {"crf": "10", "preset": "ultrafast"} if codec == "libx264" else {}
+        video.options = {**defaults, **(options or {})}
         base = Fraction(1, 90_000) if times is not None or start else 1 / Fraction(fps)
         video.codec_context.time_base = base
         for name, value in (tags or {}).items():
@@ -87,12 +91,13 @@ def write_clip(
             video.sample_aspect_ratio = aspect
         if rotation:
             video.set_display_rotation(rotation)
-        audio = None
+        audio: AudioStream | None = None
         if layout is not None:
-            audio = container.add_stream(audio_codec, rate=rate, layout=layout)
+            audio = cast(AudioStream, container.add_stream(audio_codec, rate=rate, layout=layout))
         for index, time in enumerate(shown):
-            frame = av.VideoFrame.from_ndarray(draw(index, width, height), format="rgb24")
-            frame.pts, frame.time_base = round(time / base), base
+            frame: Any = av.VideoFrame.from_ndarray(draw(index, width, height), format="rgb24")
+            frame.pts = round(time / base)
+            frame.time_base = base
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and layout is not None:
@@ -103,7 +108,7 @@ def write_clip(
             late = round(Fraction(sound_start) * rate)
             for first in range(0, wave.shape[1], size):
                 block = np.ascontiguousarray(wave[:, first : first + size].T.reshape(1, -1).astype(np.float32))
-                sound = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)
+                sound: Any = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)
                 sound.sample_rate, sound.pts, sound.time_base = rate, late + first, Fraction(1, rate)
                 container.mux(audio.encode(sound))
             container.mux(audio.encode(None))

@@ -116,11 +116,6 @@ def fit(wave: NDArray[np.floating[Any]], seconds: Fraction) -> Wave:
     return np.pad(cut, ((0, 0), (0, length - cut.shape[1]))).astype(np.float32)
 
 
-def latent_length(frames: int, fps: Fraction) -> int:
-    """Audio latents of a clip, 25 per second: round(frames / fps * 25)."""
-    return round(Fraction(frames) / fps * 25)
-
-
 def sounds(wave: Wave) -> bool:
     """Whether any sample reaches -60 dBFS."""
     return bool(wave.size) and float(np.abs(wave).max()) >= SILENCE
@@ -140,8 +135,9 @@ def read(path: str, seconds: Fraction, origin: Fraction) -> Wave | None:
             return None
         stream = container.streams.audio[0]
         native: NDArray[np.float32] | None = None
-        rate, names, cursor = 0, (), 0
         packed: av.AudioResampler | None = None
+        names: tuple[str, ...] = ()
+        rate = cursor = 0
         for frame in container.decode(stream):
             if packed is None or native is None:
                 rate, names = frame.sample_rate, tuple(channel.name for channel in frame.layout.channels)
@@ -152,9 +148,10 @@ def read(path: str, seconds: Fraction, origin: Fraction) -> Wave | None:
             elif frame.sample_rate != rate or len(frame.layout.channels) != len(names):
                 raise UnreadableSound("the audio track changes its rate or layout in the middle")
             for part in packed.resample(frame):
-                block = part.to_ndarray().reshape(-1, len(names)).T
+                block = part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(names)).T
                 if part.pts is not None and part.time_base is not None:
-                    place = round((part.pts * Fraction(part.time_base) - origin) * rate)
+                    base = Fraction(part.time_base.numerator, part.time_base.denominator)
+                    place = round((part.pts * base - origin) * rate)
                     cursor = place if abs(place - cursor) > JUMP * rate or not cursor else cursor
                 _place(native, block, cursor)
                 cursor += block.shape[1]

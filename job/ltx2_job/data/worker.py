@@ -5,8 +5,9 @@ hangs one costs that clip and not the run. This process imports av and numpy onl
 
 Requests are JSON lines on standard input. Answers are messages on standard output: one byte for the kind, 8 bytes for
 the length (little endian), the body. Kind "D" is raw data, "J" is JSON and ends the answer: {"ok": true, ...}, or
-{"ok": false, "reason": ...}. Frames go out one by one as they are decoded; the pipe holds the decoder back when the
-reader is busy, so a long clip never lies in memory (nor on a disk) as a whole.
+{"ok": false, "reason": ...}; the first message says that the worker is ready. Frames go out one by one as they are
+decoded; the pipe holds the decoder back when the reader is busy, so a long clip never lies in memory (nor on a disk)
+as a whole.
 """
 
 import faulthandler
@@ -61,10 +62,12 @@ def probe(path: str) -> dict[str, Any]:
     with av.open(path) as container:
         stream = _video(container)
         stamps = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None and _shown(packet))
-        base = Fraction(stream.time_base or 1)
-        rate, regular = frame_rate([stamp * base for stamp in stamps], base, stream.average_rate)
+        base = fraction(stream.time_base)
+        if not stamps or not base:
+            raise Refused("no frame with a time stamp was found")
+        rate, regular = frame_rate([stamp * base for stamp in stamps], base, fraction(stream.average_rate))
         sound = bool(container.streams.audio)
-        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)  # 0: not told
+        aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
     with av.open(path) as container:
         frame = next(iter(container.decode(_video(container))), None)
         if frame is None:
@@ -85,17 +88,15 @@ def probe(path: str) -> dict[str, Any]:
     }
 
 
-def frame_rate(times: list[Fraction], base: Fraction, told: Fraction | None) -> tuple[Fraction, bool]:
+def frame_rate(times: list[Fraction], base: Fraction, told: Fraction) -> tuple[Fraction, bool]:
     """(frames per second, whether it is constant) from the display times of all frames, in seconds.
 
     Where at least nine of ten frames last equally long, that length gives the rate (a lost frame does not change it);
-    otherwise the average does. The rate that the file tells is taken where it agrees within 1 %, for it is exact.
-    Raises Refused for a file without time stamps.
+    otherwise the average does. The rate `told` by the file (0: none) is taken where it agrees within 1 %, for it is
+    exact. Raises Refused when the times do not advance.
     """
-    if not times:
-        raise Refused("no frame with a time stamp was found")
     if len(times) == 1:
-        return Fraction(told or 25), True
+        return told or Fraction(25), True
     steps = [after - before for before, after in itertools.pairwise(times)]
     usual = median(steps)
     slack = max(usual / 10, 3 * base / 2)  # time stamps are rounded to the file's clock
@@ -103,9 +104,9 @@ def frame_rate(times: list[Fraction], base: Fraction, told: Fraction | None) -> 
     mean = (times[-1] - times[0]) / len(steps)
     if mean <= 0:
         raise Refused("the time stamps of its frames do not advance")
-    length = sum(near) / len(near) if len(near) >= 0.9 * len(steps) and sum(near) else mean
-    rate = 1 / Fraction(length)
-    exact = Fraction(told) if told and abs(told - rate) <= rate / 100 else rate.limit_denominator(1001)
+    steady = len(near) >= 0.9 * len(steps) and usual > 0
+    rate = 1 / (sum(near, Fraction()) / len(near) if steady else mean)
+    exact = told if told and abs(told - rate) <= rate / 100 else rate.limit_denominator(1001)
     return exact, len(near) == len(steps)
 
 
@@ -161,9 +162,9 @@ class _Picture:
 
     def __init__(self, frame: "av.VideoFrame"):
         self.frame = frame
-        base = Fraction(frame.time_base) if frame.time_base else None
-        self.time = None if frame.pts is None or base is None else frame.pts * base
-        self.length = (frame.duration or 0) * (base or Fraction(0))
+        base = fraction(frame.time_base)
+        self.time = None if frame.pts is None or not base else frame.pts * base
+        self.length = (frame.duration or 0) * base
         self._pixels: np.ndarray | None = None
 
     def pixels(self) -> np.ndarray:
@@ -186,6 +187,13 @@ class _Picture:
             rgb = rgb[:, ::-1] if mirrored else rgb
             self._pixels = np.ascontiguousarray(rgb)
         return self._pixels
+
+
+def fraction(rational: Any) -> Fraction:
+    """A Fraction from the library's own rational numbers; 0 for None and for its 0/0 and 0/1 (not told)."""
+    if rational is None or not rational.denominator:
+        return Fraction(0)
+    return Fraction(rational.numerator, rational.denominator)
 
 
 def _time(picture: _Picture) -> Fraction:
@@ -282,6 +290,8 @@ def main() -> None:
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     av.logging.set_level(av.logging.PANIC)
+    _send(pipe, b"J", json.dumps({"ok": True, "av": av.__version__}).encode())  # ready
+    pipe.flush()
     for line in sys.stdin.buffer:
         answer(json.loads(line), pipe)
 

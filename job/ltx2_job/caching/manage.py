@@ -1,0 +1,131 @@
+"""Looking at the store and freeing space in it: `ltx2 cache ls` and `ltx2 cache gc`. Torch-free.
+
+An item is in use when the index of any run refers to it. Indices are found in runs/*/index.json; those of runs with an
+`output_dir` elsewhere are remembered by the cache stage.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ltx2_job.caching.remember import Memory
+from ltx2_job.data.index import Index
+from ltx2_job.errors import UnavailableError
+from ltx2_job.store import KINDS, Store
+from ltx2_job.workspace import Workspace
+
+INDEX: Final = "index"  # the memory's scope of indices outside runs/
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The items of one kind in one store."""
+
+    root: Path
+    kind: str
+    items: int
+    bytes: int
+    unused_items: int
+    unused_bytes: int
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was removed, or would be."""
+
+    items: int
+    bytes: int
+
+
+def memory_path(workspace: Workspace) -> Path:
+    """Where the cache stage remembers what it found out."""
+    return workspace.cache / "memory.sqlite"
+
+
+@contextmanager
+def in_use(workspace: Workspace) -> Iterator[None]:
+    """Held by a cache stage while it works, so that nothing is removed that its index will refer to.
+
+    Several cache stages may hold it at once. On a volume without locks it holds nothing.
+    """
+    with _locked(workspace, fcntl.LOCK_SH):
+        yield
+
+
+def listing(workspace: Workspace) -> list[Holding]:
+    """What every store of the workspace holds, by kind. Raises DataError for an index of another version."""
+    used, roots = _references(workspace)
+    rows = []
+    for root in roots:
+        for kind in KINDS:
+            sizes = dict(Store(root).items(kind))
+            unused = [size for key, size in sizes.items() if (kind, key) not in used]
+            if sizes:
+                rows.append(Holding(root, kind, len(sizes), sum(sizes.values()), len(unused), sum(unused)))
+    return rows
+
+
+def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
+    """Remove every item that no run's index refers to, and what dead writers left behind.
+
+    Raises UnavailableError while a cache stage is at work in this workspace, DataError for an index of another version
+    (what it refers to is not known, so nothing is removed).
+    """
+    with _locked(workspace, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        used, roots = _references(workspace)
+        items = size = 0
+        for root in roots:
+            store = Store(root)
+            for kind in KINDS:
+                for key, length in list(store.items(kind)):
+                    if (kind, key) not in used:
+                        items += 1
+                        size += length if dry_run else store.remove(kind, key)
+            if not dry_run:
+                store.sweep()
+        return Freed(items, size)
+
+
+def remember_index(memory: Memory, workspace: Workspace, index: Path) -> None:
+    """Let `collect` find an index that is not in runs/."""
+    if index.parent.parent != workspace.root / "runs":
+        memory.set(INDEX, os.path.relpath(index, workspace.root), "")
+
+
+def _references(workspace: Workspace) -> tuple[set[tuple[str, str]], list[Path]]:
+    """Every (kind, key) in use, and every store's root."""
+    paths = set((workspace.root / "runs").glob("*/index.json"))
+    place = memory_path(workspace)
+    if place.is_file():
+        with Memory(place, lambda _: None) as memory:
+            paths |= {workspace.root / name for name in memory.keys(INDEX)}
+    used: set[tuple[str, str]] = set()
+    roots = [workspace.cache.resolve()]
+    for path in sorted(paths):
+        if path.is_file():
+            index = Index.load(path)
+            used |= index.keys()
+            roots += [Path(root) for root in (index.cache_root, *index.extra_roots)]
+    return used, list(dict.fromkeys(roots))
+
+
+@contextmanager
+def _locked(workspace: Workspace, how: int) -> Iterator[None]:
+    workspace.cache.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(workspace.cache / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            raise UnavailableError(
+                f"{workspace.cache}: a cache stage is at work and may need any of its items; try again when it is done"
+            ) from None
+        except OSError:
+            pass  # no locks on this volume: the person who runs gc has to see to it
+        yield
+    finally:
+        os.close(descriptor)
