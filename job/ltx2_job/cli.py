@@ -108,6 +108,13 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=_positive, default=40, metavar="N", help="sampling steps (40)")
     add("--guidance", type=float, default=5.0, metavar="G", help="classifier-free guidance of the video; 1 is off (5)")
     add("--audio-guidance", type=float, default=7.0, metavar="G", help="the same for the sound (7)")
+    text = "guidance away from a pass without self-attention in one block; 0 is off (0; official 1)"
+    add("--stg", type=float, default=0.0, metavar="G", help=text)
+    add("--stg-block", type=int, metavar="N", help="that block (29 in LTX-2.0, 28 in 2.3)")
+    text = "guidance away from a pass without the other modality; 1 is off (1; official 3)"
+    add("--modality-guidance", type=float, default=1.0, metavar="G", help=text)
+    text = "how much of the contrast that guidance adds is taken back, 0 to 1 (0; official 0.7)"
+    add("--rescale", type=_fraction, default=0.0, metavar="R", help=text)
     add("--seed", type=int, default=42, metavar="N", help="same seed, same noise (42)")
     add("--device", choices=("cuda", "cpu"), help="where to compute (the GPU if there is one)")
     add("--output", type=Path, required=True, metavar="FILE", help="the .mp4 to write")
@@ -151,6 +158,10 @@ def _multiple_of_32(text: str) -> int:
 
 def _frames(text: str) -> int:
     return int(_number(text, int, lambda value: value >= 1 and value % 8 == 1, "8k+1 (1, 9, 17, … 49, … 121)"))
+
+
+def _fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def _rate(text: str) -> float:

@@ -3,15 +3,20 @@
 Each function takes the parsed arguments of its verb.
 """
 
+import json
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job.endings import ending
+from ltx2_job.errors import ConfigError, NoInputError, Problem, UsageError
+from ltx2_job.workspace import RunFolder, Workspace, read_json
 
 if TYPE_CHECKING:
+    from ltx2_job.config import Resolved
     from ltx2_job.stage import Stage
 
 
@@ -24,13 +29,146 @@ def cache_stage(stage: "Stage") -> None:
 
 def train_stage(stage: "Stage") -> None:
     """The train stage: the one loop, with validation handed to it as a callable."""
+    from ltx2_job.data.index import Index
+    from ltx2_job.models.load import Checkpoint
     from ltx2_job.training.trainer import run_training
-    from ltx2_job.validation.t2v import validator_of_stage
+    from ltx2_job.validation.t2v import make_validator
 
-    run_training(stage, validator_of_stage(stage))
+    index = Index.load(stage.run.index)
+    model = Checkpoint.open(stage.workspace.resolve(stage.config.pretrained_model_name_or_path))
+    run_training(stage, make_validator(stage, model, index, index.store()))
 
 
 STAGES: Final[dict[str, "Callable[[Stage], None]"]] = {"cache": cache_stage, "train": train_stage}
+
+
+def validate(args: Namespace) -> None:
+    """Make the validation clips of a run's checkpoint, as the training would have made them at that step."""
+    import torch
+
+    from ltx2_job import checkpoint
+    from ltx2_job.data.index import Index
+    from ltx2_job.memory.plan import MemoryPlan
+    from ltx2_job.models.load import Checkpoint
+    from ltx2_job.stage import Stage, StagePlan, StopFlag
+    from ltx2_job.validation.lora import apply_lora
+    from ltx2_job.validation.t2v import make_validator
+
+    workspace, run = Workspace(args.workspace), _run(args)
+    resolved = _configuration(run, args.workspace)
+    loaded = checkpoint.load(_checkpoint(run, args.checkpoint))
+    plan = StagePlan.read(read_json(run.plan))
+    stage = Stage(
+        "validate", resolved.training, resolved.datasets, plan, workspace, run, run.root.name, stop=StopFlag()
+    )
+    stage.stop.install()
+    index = Index.load(run.index)
+    model = Checkpoint.open(workspace.resolve(resolved.training.pretrained_model_name_or_path))
+    make = make_validator(stage, model, index, index.store())
+    if make is None:
+        raise ConfigError(Problem("validation_prompt", "is not set, or validation_disable is true", "set a prompt"))
+    transformer = model.transformer(MemoryPlan.parse(plan.memory), torch.device(plan.device))
+    apply_lora(transformer, _scaled(loaded.adapter, loaded.state))
+    for file in make(transformer, int(loaded.state["step"])):
+        print(file)
+
+
+def export(args: Namespace) -> None:
+    """Write the LoRA files of a checkpoint, in both forms."""
+    from ltx2_job import checkpoint
+    from ltx2_job.data.index import Index
+    from ltx2_job.export import Facts, write_lora
+    from ltx2_job.models.load import Checkpoint
+    from ltx2_job.training.outcome import data_hash
+
+    run = _run(args)
+    config = _configuration(run, args.workspace).training
+    loaded = checkpoint.load(_checkpoint(run, args.checkpoint))
+    state = loaded.state
+    model = Checkpoint.open(Workspace(args.workspace).resolve(config.pretrained_model_name_or_path))
+    facts = Facts(
+        base_model=model.path.name,
+        model_version=model.version,
+        steps=state["step"],
+        config_hash=state["configDigest"],
+        data_hash=data_hash(Index.load(run.index)),
+        trigger_words=tuple(config.trigger_words),
+    )
+    for file in write_lora(RunFolder(args.output), loaded.adapter, state["rank"], state["alpha"], facts):
+        print(file)
+
+
+def generate(args: Namespace) -> None:
+    """Make one clip from a prompt."""
+    import torch
+
+    from ltx2_job.export import load_lora
+    from ltx2_job.models.load import Checkpoint
+    from ltx2_job.validation.generate import SKIPPED_BLOCK
+    from ltx2_job.validation.generate import generate as make
+    from ltx2_job.validation.guidance import Guidance
+    from ltx2_job.validation.sampler import Request
+
+    if args.output.suffix != ".mp4":
+        raise UsageError(f"--output {args.output}: give a name that ends in .mp4")
+    lora = load_lora(args.lora) if args.lora else None
+    model = Checkpoint.open(args.model, args.gemma)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    block = SKIPPED_BLOCK[model.version] if args.stg_block is None else args.stg_block
+    video, audio = (
+        Guidance(cfg, args.stg, args.modality_guidance, args.rescale) for cfg in (args.guidance, args.audio_guidance)
+    )
+    request = Request(
+        args.width, args.height, args.frames, args.fps, args.steps, args.seed, video, audio,
+        skipped_block=block if args.stg else None,
+    )  # fmt: skip
+    print(make(model, request, (args.prompt, args.negative_prompt), lora, device, args.output))
+
+
+def inspect(args: Namespace) -> None:
+    """Say what a .safetensors file holds, from its header alone."""
+    from ltx2_job.models.header import read_header
+
+    header = read_header(args.file)
+    tensors = header.tensors.values()
+    groups: dict[str, list[Any]] = {}
+    for entry in tensors:
+        groups.setdefault(_group(entry.name), []).append(entry)
+    elements, size = sum(entry.elements for entry in tensors), header.file_bytes
+    print(f"{args.file}: {len(tensors)} tensors, {elements:,} elements, {size:,} bytes")
+    for name, entries in groups.items():
+        kinds = ", ".join(sorted({entry.dtype for entry in entries}))
+        print(f"  {name}  {len(entries)} tensors, {sum(entry.elements for entry in entries):,} elements, {kinds}")
+    for key, text in sorted(header.metadata.items()):
+        if key == "config":
+            text = "sections " + ", ".join(sorted(header.config))
+        print(f"  {key}: {text if len(text) <= 200 else text[:199] + '…'}")
+
+
+def tiny(args: Namespace) -> None:
+    """Write a tiny checkpoint with random weights."""
+    from ltx2_job.models.tiny import write_tiny
+
+    print(write_tiny(args.dir, args.version, args.blocks, args.seed))
+
+
+def config(args: Namespace) -> None:
+    """Print the reference of all keys, or check a configuration file."""
+    if args.what == "reference":
+        from ltx2_job.config.reference import reference_markdown
+
+        print(reference_markdown(), end="")
+        return
+    from ltx2_job.config import resolve
+
+    datasets = None if args.datasets is None else _json(args.datasets)
+    resolved = resolve(_json(args.file), datasets, workspace=args.workspace)
+    for correction in resolved.corrections:
+        print(f"corrected: {correction}")
+    for unsupported in resolved.unsupported:
+        print(f"not supported yet: {unsupported}")
+    resolved.require_supported()
+    print(f"{args.file}: runs ({len(resolved.datasets)} datasets)")
 
 
 def end(error: BaseException, workspace: Path | None) -> int:
@@ -40,3 +178,56 @@ def end(error: BaseException, workspace: Path | None) -> int:
         traceback.print_exception(error)
     print(f"ltx2-job: {how.message}", file=sys.stderr)
     return how.code
+
+
+def _run(args: Namespace) -> RunFolder:
+    """The folder of --run: a name below runs/, or a path. Raises NoInputError if nothing ran there."""
+    named = Workspace(args.workspace).run(args.run)
+    run = named if named.config.exists() else RunFolder(Workspace(args.workspace).resolve(args.run))
+    if not run.config.exists():
+        raise NoInputError(f"--run {args.run}: neither {named.root} nor {run.root} is the folder of a run")
+    return run
+
+
+def _configuration(run: RunFolder, workspace: Path) -> "Resolved":
+    from ltx2_job.config import resolve
+
+    return resolve(read_json(run.config), read_json(run.datasets), workspace=workspace)
+
+
+def _checkpoint(run: RunFolder, name: str | None) -> Path:
+    """The checkpoint's folder. Raises NoInputError naming those that are there."""
+    from ltx2_job import checkpoint
+
+    there = checkpoint.listed(run.checkpoints)
+    found = (
+        checkpoint.newest_complete(run.checkpoints, lambda text: print(f"warning: {text}", file=sys.stderr))
+        if name is None
+        else next((path for path in there if path.name == name), None)
+    )
+    if found is None:
+        names = ", ".join(path.name for path in there) or "none"
+        raise NoInputError(f"{run.checkpoints}: no complete checkpoint{f' {name}' if name else ''}; there: {names}")
+    return found
+
+
+def _scaled(adapter: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's LoRA with its scale folded into B, as LoRA files have it."""
+    scale = state["alpha"] / state["rank"]
+    return {key: tensor * scale if ".lora_B." in key else tensor for key, tensor in adapter.items()}
+
+
+def _group(name: str) -> str:
+    """The part that a tensor belongs to, by the first names of its path."""
+    segments = name.split(".")
+    depth = 2 if segments[0] == "model" else 1
+    return ".".join(segments[:depth]) if len(segments) > depth else name
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise NoInputError(f"{path}: there is no such file") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(Problem(str(path), f"is not JSON ({error})")) from None

@@ -203,7 +203,7 @@ def ensure_same_run(run: RunFolder, dump: Mapping[str, Any], resume_from: str | 
             Problem(
                 where,
                 f"is {_show(new)}, but {run.root} was made with {_show(old)}",
-                "use another name, put the old value back, or name a checkpoint to go on from in resume_from_checkpoint",
+                "use another name, the old value, or name a checkpoint to go on from in resume_from_checkpoint",
             )
             for where, old, new in differences(before, dump)
         ]

@@ -115,7 +115,7 @@ def test_sigterm_is_passed_on_once_and_85_comes_back(tmp_path, monkeypatch):
 
 
 def test_one_ctrl_c_reaches_the_workers_once_as_sigint(tmp_path):
-    """The terminal signals the whole group; workers have a session of their own, so only the launcher's copy arrives."""
+    """The terminal signals the whole group; workers have a session of their own and get the launcher's copy."""
     script = """
     seen = []
     signal.signal(signal.SIGINT, lambda *_: seen.append(1))
