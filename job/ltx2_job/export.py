@@ -101,7 +101,7 @@ def load_lora(path: Path) -> "dict[str, Tensor]":
 
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {key: file.get_tensor(key).float() for key in sorted(file.keys())}
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _refuse(path, f"cannot be read ({error})", "give a .safetensors LoRA file") from error
