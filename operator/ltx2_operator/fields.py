@@ -17,7 +17,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 NAME_MAX: Final = 40
 NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
-# Constraints that the definition repeats, as strict as the API server (a text is no number). Numbers are int32 or int64,
+# Constraints that the definition repeats, as strict as the API server (a text is no number). Numbers are int32, int64,
 # never floats: those do not survive every client.
 Int32 = Annotated[int, Field(strict=True, json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Field(strict=True, json_schema_extra={"format": "int64"})]

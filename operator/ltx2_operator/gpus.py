@@ -123,8 +123,8 @@ def find(name: str, field: str = "spec.gpu.class") -> GpuClass:
 
 
 def cheapest_first(classes: Iterable[GpuClass]) -> list[GpuClass]:
-    """Least memory first, then the lower rate: there are no prices here."""
-    return sorted(classes, key=lambda entry: (entry.memory_bytes, entry.bf16_tflops))
+    """Least memory first (in whole GiB: cards of 80 differ by some MiB), then the lower rate; no prices here."""
+    return sorted(classes, key=lambda entry: (round(entry.memory_bytes / 2**30), entry.bf16_tflops))
 
 
 def offered(nodes: Iterable[Mapping[str, Any]], count: int = 1) -> list[GpuClass]:

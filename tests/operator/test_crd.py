@@ -207,14 +207,14 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         ]}), "status.conditions[1]", "",
     ),
 }  # fmt: skip
-LOCKED = {
+LOCKED: dict[str, Any] = {
     "gpu": {"class": "h200"}, "nodes": 2, "storage": {"size": "9Gi"}, "cache": {"shards": 2}, "memory": "auto",
     "flavour": "rocm", "images": {"train": "x"}, "secrets": {"objectStore": "x"}, "activeDeadlineSeconds": 9,
     "startDeadlineSeconds": 9, "resumeFrom": "runs/old", "podTemplate": {"spec": {"hostname": "x"}},
     "datasets": [{"id": "other"}], "config": {"max_train_steps": 101},
 }  # fmt: skip
-FREE = {"suspend": True, "retries": 9, "ttlSecondsAfterFinished": 60}
-WHILE_SUSPENDED = {"queueName": "other", "priorityClassName": "high"}
+FREE: dict[str, Any] = {"suspend": True, "retries": 9, "ttlSecondsAfterFinished": 60}
+WHILE_SUSPENDED: dict[str, Any] = {"queueName": "other", "priorityClassName": "high"}
 
 
 def cases() -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def cases() -> list[dict[str, Any]]:
         if field != "config":
             made.append({"name": f"unset: {field}", "old": changed, "object": started})
     for field, value in WHILE_SUSPENDED.items():
-        paused = {"status": STARTED, "suspend": True}
+        paused: dict[str, Any] = {"status": STARTED, "suspend": True}
         made.append(
             {"name": f"suspended: {field}", "old": manifest(**paused), "object": manifest(**paused, **{field: value})}
         )
