@@ -91,12 +91,12 @@ def _look(draft: Draft, observed: Observed, settings: Settings) -> None:
     if not _accepted(draft, observed):
         return
     _adopt(draft, observed)
-    if not attempts.ended(draft.status):
-        _judge(draft, observed)
-    if attempts.terminal(draft.status):
-        draft.again_at_once()
-    elif attempts.ended(draft.status):
+    if attempts.ended(draft.status):
         _between(draft, observed)
+        return
+    _judge(draft, observed)
+    if attempts.ended(draft.status):
+        draft.again_at_once()  # with the end stored, so that people and the next look see it
     else:
         _advance(draft, observed, settings)
 
@@ -118,6 +118,7 @@ def _unreadable(obj: Mapping[str, Any], observed: Observed, now: datetime) -> Ou
         status.update(observedGeneration=generation, reason=error.reason)
         status["state"] = conditions.state_word(status["conditions"], ended=True)
         told = known is not None and known.get("message") == str(error)[:1024]
+        status = Status.model_validate(status).dump()
         return Outcome(status, events=[] if told else [Event("Rejected", str(error)[:1024], "Warning")])
 
 

@@ -1,0 +1,195 @@
+"""reconcile under random histories: lost writes, stale views, pods that end in every way, users who change their minds.
+
+Invariants that the simulated cluster checks at every look: the attempt number never falls, no Job is created before its number
+is stored, every status is one that its definition takes. Here: never two live attempts, what has ended stays ended, budgets
+hold, and every history ends once the world behaves.
+"""
+
+import copy
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulated_cluster import SETTINGS, Cluster, training, use_fakes
+
+from ltx2_operator.classify import is_alive
+from ltx2_operator.reconcile import reconcile
+
+PROFILE = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+CODES = (0, 1, 64, 65, 66, 69, 70, 73, 75, 77, 78, 79, 80, 85, 86, 87, 128, 134, 137, 139, 143)
+
+LOOK = st.tuples(st.just("look"), st.booleans(), st.booleans(), st.integers(0, 2))
+WORLD = st.one_of(
+    st.tuples(st.just("start"), st.sampled_from(["Pending", "Running"])),
+    st.tuples(st.just("end"), st.sampled_from(CODES), st.sampled_from([None, "PreemptionByScheduler"]), st.sampled_from([None, "OOMKilled"])),
+    st.tuples(st.just("checkpoint_end"), st.integers(1, 2000)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 10, 61, 600, 4000])),
+    st.sampled_from([("delete_pod",), ("delete_job",), ("lose_node",), ("lose_proof",)]),
+    st.tuples(st.just("suspend"), st.booleans()),
+    st.tuples(st.just("retries"), st.integers(0, 6)),
+)
+HISTORY = st.lists(st.one_of(LOOK, LOOK, WORLD), max_size=60)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fakes():
+    with pytest.MonkeyPatch.context() as patch:
+        use_fakes(patch)
+        yield
+
+
+def apply(cluster, event):
+    match event:
+        case ("look", lose_status, lose_actions, stale):
+            cluster.look(lose_status=lose_status, lose_actions=lose_actions, stale=stale)
+        case ("start", phase):
+            cluster.start(phase)
+        case ("end", code, disrupted, reason):
+            cluster.end(code, disrupted=disrupted if code else None, reason=reason if code == 137 else None)
+        case ("checkpoint_end", step):
+            if cluster.alive():
+                labels = cluster.alive()[0]["metadata"]["labels"]
+                cluster.end(85, word=cluster.word(85, labels, checkpoint={"step": step, "path": "p", "time": None}))
+        case ("lose_proof",):
+            cluster.end(0, word={})
+        case ("wait", seconds):
+            cluster.wait(seconds)
+        case ("suspend", value):
+            cluster.spec(suspend=value)
+        case ("retries", value):
+            cluster.spec(retries=value)
+        case (name,):
+            getattr(cluster, name)()
+
+
+def check(cluster, before):
+    """What must hold after every single event."""
+    live = {(pod["metadata"]["labels"]["ltx2.dev/stage"], pod["metadata"]["labels"]["ltx2.dev/attempt"]) for pod in cluster.pods.values() if is_alive(pod)}
+    assert len(live) <= 1, f"two live attempts: {live}"
+    unfinished = [name for name, job in cluster.jobs.items() if not cluster.finished(job)]
+    assert len(unfinished) <= 1, f"two unfinished Jobs: {unfinished}"
+    after = cluster.status
+    for key in ("attempt", "execution"):
+        assert after.get(key, 0) >= before.get(key, 0)
+    was = {c["type"] for c in before.get("conditions", []) if c["status"] == "True"}
+    if "Succeeded" in was:
+        assert cluster.true("Succeeded")
+    if "Failed" in was and not cluster.true("Failed"):
+        assert cluster.obj["spec"].get("retries", 3) > before["failedRetries"]
+    assert not (cluster.true("Succeeded") and cluster.true("Failed"))
+    if cluster.true("Suspended"):
+        assert after["state"] in ("Suspended", "Failed", "Succeeded")
+    known = cluster.obj["spec"].get("retries", 3)
+    if after.get("failures", 0) > max(known, before.get("failures", 0)):
+        assert cluster.true("Failed"), "the budget is spent and the run goes on"
+
+
+def play(history, **spec):
+    cluster = Cluster(training(**spec))
+    for event in history:
+        before = copy.deepcopy(cluster.status)
+        apply(cluster, event)
+        check(cluster, before)
+    return cluster
+
+
+def drive(cluster, code=0, most=400):
+    """Let the world behave: every stage that starts ends with `code`; time passes as asked for."""
+    for turn in range(most):
+        before = copy.deepcopy(cluster.status)
+        outcome = cluster.look()
+        check(cluster, before)
+        if (cluster.true("Succeeded") or cluster.true("Failed")) and not outcome.actions and outcome.requeue_after is None:
+            return turn
+        if cluster.active_job() is not None and not cluster.alive():
+            cluster.start()
+        elif cluster.alive() and not outcome.actions:
+            deleted = any(pod["metadata"].get("deletionTimestamp") for pod in cluster.alive())
+            cluster.end(85 if deleted else code)
+        elif outcome.requeue_after:
+            cluster.wait(outcome.requeue_after)
+    raise AssertionError(f"no end after {most} looks: {cluster.status}")
+
+
+@given(HISTORY, st.integers(0, 4))
+@PROFILE
+def test_never_two_live_attempts_terminal_sticks_and_budgets_hold(history, retries):
+    play(history, retries=retries)
+
+
+@given(HISTORY, st.integers(0, 4))
+@PROFILE
+def test_every_history_ends_once_the_world_behaves(history, retries):
+    cluster = play(history, retries=retries)
+    cluster.spec(suspend=False)
+    drive(cluster)
+
+
+@given(HISTORY, st.integers(0, 4), st.sampled_from([code for code in CODES if code not in (0, 66)]))
+@PROFILE
+def test_every_history_ends_even_if_every_attempt_ends_the_same_way(history, retries, code):
+    # Catches: an uncounted end without a bound, a ladder without an end.
+    cluster = play(history, retries=retries)
+    cluster.spec(suspend=False)
+    attempt = cluster.status.get("attempt", 0)
+    drive(cluster, code)
+    assert cluster.true("Failed") or cluster.true("Succeeded")
+    assert cluster.status["attempt"] - attempt <= 5 * (retries + 8) + 5
+
+
+@given(HISTORY)
+@PROFILE
+def test_the_same_look_twice_decides_the_same_and_a_repeated_one_does_no_harm(history):
+    cluster = play(history)
+    view, obj = cluster.observe(), copy.deepcopy(cluster.obj)
+    first = reconcile(obj, view, cluster.now, SETTINGS)
+    assert reconcile(obj, view, cluster.now, SETTINGS) == first
+    assert obj == cluster.obj
+    # Acting twice on one decision, then looking again at the same stale view, then writing the status.
+    for action in [*first.actions, *first.actions]:
+        before = copy.deepcopy(cluster.status)
+        try:
+            cluster.act(action)
+        finally:
+            check(cluster, before)
+    cluster.look(stale=1)
+    cluster.spec(suspend=False)
+    drive(cluster)
+
+
+@given(HISTORY)
+@PROFILE
+def test_a_world_at_rest_is_left_at_rest(history):
+    # Catches: heartbeats in the status, events told again and again.
+    cluster = play(history)
+    cluster.settle(20)
+    told = len(cluster.events)
+    for _ in range(3):
+        stored = copy.deepcopy(cluster.status)
+        cluster.look()
+        assert cluster.status == stored
+    assert len(cluster.events) == told
+
+
+@given(HISTORY, st.sampled_from(["jobs", "pods", "others"]))
+@PROFILE
+def test_no_budget_comes_back_when_children_vanish(history, kind):
+    cluster = play(history)
+    cluster.settle(20)
+    spent = {key: cluster.status[key] for key in ("failures", "attempt", "rung")}
+    if kind == "jobs" or not cluster.alive():
+        getattr(cluster, kind).clear()
+        cluster.settle(20)
+        for key in ("failures", "attempt"):
+            assert cluster.status[key] >= spent[key]
+        assert all(cluster.status["rung"][stage] >= spent["rung"][stage] for stage in spent["rung"])
+
+
+@given(st.lists(st.sampled_from(CODES[1:]), max_size=30), st.integers(0, 5))
+@PROFILE
+def test_counted_failures_never_exceed_the_budget_by_more_than_the_last(codes, retries):
+    cluster = Cluster(training(retries=retries))
+    for code in codes:
+        cluster.run_stage(code)
+        cluster.wait(600)
+    assert cluster.status.get("failures", 0) <= retries + 1
