@@ -74,8 +74,11 @@ def check_dataset(config: DatasetConfig, field: str) -> list[Problem]:
     return problems
 
 
-def check_datasets(configs: Sequence[tuple[str, DatasetConfig]]) -> list[Problem]:
-    """What holds among the enabled datasets: unique ids, one default text_embeds entry, something to train on."""
+def check_datasets(configs: Sequence[tuple[str, DatasetConfig]], complete: bool) -> list[Problem]:
+    """What holds among the enabled datasets: unique ids, one default text_embeds entry, something to train on.
+
+    complete: False where further entries could not be read; then nothing is said to be missing.
+    """
     problems: list[Problem] = []
     seen: dict[str, str] = {}
     for field, config in configs:
@@ -87,6 +90,8 @@ def check_datasets(configs: Sequence[tuple[str, DatasetConfig]]) -> list[Problem
     embeds = [config for _, config in configs if config.dataset_type == "text_embeds"]
     if sum(config.default for config in embeds) > 1:
         problems.append(Problem("datasets", "several text_embeds entries are the default", "keep one default: true"))
+    if not complete:
+        return problems
     names = {config.id for config in embeds}
     for field, config in configs:
         if config.text_embeds is not None and config.text_embeds not in names:

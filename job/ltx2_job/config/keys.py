@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 # Where a default comes from.
 GUIDE: Final = "guide"  # the LTX Video 2 quick start and its trainer
@@ -85,9 +84,8 @@ def facts(info: FieldInfo) -> Key:
 
 def asks(info: FieldInfo, value: Any) -> bool:
     """Whether `value` asks for something, that is: is neither empty, nor the default, nor named as without effect."""
-    known = facts(info)
+    if isinstance(info.default, bool):
+        return bool(value != info.default)  # where true is the default, false is what asks for something
     if isinstance(value, (list, dict)) and not value:
         return False
-    if any(value == nothing for nothing in (*_NO_EFFECT, *known.idle)):
-        return False
-    return info.default is PydanticUndefined or value != info.default
+    return all(value != nothing for nothing in (*_NO_EFFECT, *facts(info).idle, info.default))

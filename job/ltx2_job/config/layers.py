@@ -7,7 +7,7 @@ put the layers on top of each other, so that an alias given as a flag beats the 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -19,7 +19,7 @@ from ltx2_job.config.datasets import AudioOptions, DatasetConfig, VideoOptions
 from ltx2_job.config.outside import Outside
 from ltx2_job.config.problems import nearest
 from ltx2_job.config.training import TrainingConfig
-from ltx2_job.config.values import is_boolean_word
+from ltx2_job.config.values import Bool, is_boolean_word
 from ltx2_job.errors import Problem
 
 PREFIX = "LTX2_"
@@ -153,7 +153,7 @@ def read_flags(flags: Sequence[str]) -> Layer:
             switch = _is_switch(name)
             if rest and not rest[0].startswith("--") and (not switch or is_boolean_word(rest[0])):
                 value = rest.pop(0)
-            elif switch:
+            elif switch or name in outside.TRAINING:
                 value = "true"
             elif TRAINING.aliases.get(name, name) in TrainingConfig.model_fields:
                 problems.append(Problem(flag, "needs a value", f"write {flag}=value"))
@@ -166,4 +166,4 @@ def read_flags(flags: Sequence[str]) -> Layer:
 
 def _is_switch(name: str) -> bool:
     info = TrainingConfig.model_fields.get(name)
-    return info is not None and info.annotation in (bool, bool | None)
+    return info is not None and (info.annotation is bool or Bool in get_args(info.annotation))

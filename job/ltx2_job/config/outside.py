@@ -52,7 +52,7 @@ TRAINING: Final[dict[str, Outside]] = {
     "aspect_bucket_rounding": Outside(
         "fixed",
         "decimals of an aspect ratio",
-        "aspect ratios are rounded to 2 decimals, and buckets go by exact size",
+        "aspect ratios are rounded to 2 decimals",
         2,
     ),
     "aspect_bucket_alignment": Outside("fixed", "grid of sizes in pixels", "the video VAE's grid is 32", 32),

@@ -78,6 +78,8 @@ def resolve(
     Without `datasets` they come from data_backend_config: the list itself, or a file in `workspace`.
     Raises ConfigError with every problem found.
     """
+    if not isinstance(config, Mapping):
+        raise ConfigError(Problem("config", f"must be an object, not {config!r}", "write { … }"))
     sources = [layers.read_file(config), layers.read_environ(environ or {}), layers.read_flags(flags)]
     problems = [problem for layer in sources for problem in layer.problems]
     changes = [change for layer in sources for change in layer.corrections]
@@ -91,17 +93,19 @@ def resolve(
     entries, found = _entries(training, datasets, workspace)
     problems += found
     typed: list[tuple[str, DatasetConfig]] = []
+    unreadable = 0
     for index, entry in enumerate(entries):
         field = f"datasets[{index}]"
         dataset, found = _dataset(entry, field, training)
         problems += found
         if dataset is None:
+            unreadable += bool(found)
             continue
         dataset, corrected = correct_dataset(dataset, field)
         changes += corrected
         problems += checks.check_dataset(dataset, field)
         typed.append((field, dataset))
-    problems += checks.check_datasets(typed)
+    problems += checks.check_datasets(typed, complete=not unreadable)
     if not typed and not problems:
         problems.append(Problem("datasets", "there is no enabled dataset", "add an entry with dataset_type: video"))
     if problems:
@@ -109,7 +113,7 @@ def resolve(
 
     training = training.model_copy(update={"data_backend_config": None})  # answered: the datasets stand beside it
     enabled = tuple(dataset for _, dataset in typed)
-    return Resolved(training, enabled, tuple(changes), unsupported(training, enabled))
+    return Resolved(training, enabled, tuple(changes), unsupported(training, typed))
 
 
 def _training(sources: Sequence[Layer]) -> tuple[TrainingConfig, frozenset[str], list[Problem]]:
@@ -119,11 +123,8 @@ def _training(sources: Sequence[Layer]) -> tuple[TrainingConfig, frozenset[str],
     ordered = list(reversed(sources))  # pydantic-settings: the first source wins
     while True:
         try:
-            return (
-                TrainingConfig.from_sources([LayerSource(TrainingConfig, layer) for layer in ordered]),
-                broken,
-                problems,
-            )
+            training = TrainingConfig.from_sources([LayerSource(TrainingConfig, layer) for layer in ordered])
+            return training, broken, problems
         except ValidationError as error:
             found = from_validation(error, "")
             for problem in found:
@@ -141,7 +142,9 @@ def _entries(
     """The raw dataset entries: given, inline in data_backend_config, or in the file that it names."""
     field, source = "data_backend_config", training.data_backend_config
     if datasets is not None:
-        return list(datasets), []
+        if isinstance(datasets, (list, tuple)):
+            return datasets, []
+        return [], [Problem("datasets", "must be a list of datasets", "write [ {…}, {…} ]")]
     if source is None:
         return [], [Problem("datasets", "there are none", "write data_backend_config or a list of datasets")]
     if isinstance(source, str):
@@ -166,18 +169,16 @@ def _dataset(entry: Any, field: str, training: TrainingConfig) -> tuple[DatasetC
     """One typed entry with the defaults of config.json; None where it is disabled or cannot be read."""
     if not isinstance(entry, Mapping):
         return None, [Problem(field, f"must be an object, not {entry!r}", "write {id: …, instance_data_dir: …}")]
-    blocks: dict[str, dict[str, Any]] = {}
     layer = layers.read(entry.items(), layers.DATASET, f"{field}.{{}}".format)
     if _is_disabled(layer.values.get("disabled")):
         return None, []
     problems = layer.problems
-    changes: list[Correction] = []
+    blocks: dict[str, dict[str, Any]] = {}
     for block, names in (("video", layers.VIDEO), ("audio", layers.AUDIO)):
         given = layer.values.get(block, {})
         if isinstance(given, Mapping):
             inner = layers.read(given.items(), names, f"{field}.{block}.{{}}".format)
             problems += inner.problems
-            changes += inner.corrections
             blocks[block] = inner.values
         else:
             problems.append(Problem(f"{field}.{block}", f"must be an object, not {given!r}", "write { … }"))

@@ -10,15 +10,16 @@ from ltx2_job.config.keys import asks, facts
 from ltx2_job.config.training import TrainingConfig
 
 
-def unsupported(training: TrainingConfig, datasets: Sequence[DatasetConfig]) -> tuple[Unsupported, ...]:
+def unsupported(training: TrainingConfig, datasets: Sequence[tuple[str, DatasetConfig]]) -> tuple[Unsupported, ...]:
     """Every key, in the order of the models, whose value asks for a feature that comes later.
+
+    datasets: each with the name of its place in the user's list, for example "datasets[0]".
 
     A key that only details another one (`part_of`) is not named: while that one is off it has no effect, and while it
     is on, that one is named.
     """
     found = _of(training, "")
-    for index, dataset in enumerate(datasets):
-        field = f"datasets[{index}]"
+    for field, dataset in datasets:
         found += (
             _of(dataset, f"{field}.") + _of(dataset.video, f"{field}.video.") + _of(dataset.audio, f"{field}.audio.")
         )
