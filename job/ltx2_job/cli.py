@@ -117,7 +117,7 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     add("--rescale", type=_fraction, default=0.0, metavar="R", help=text)
     add("--seed", type=int, default=42, metavar="N", help="same seed, same noise (42)")
     add("--device", choices=("cuda", "cpu"), help="where to compute (the GPU if there is one)")
-    add("--output", type=Path, required=True, metavar="FILE", help="the .mp4 to write")
+    add("--output", type=_mp4, required=True, metavar="FILE", help="the .mp4 to write")
 
 
 def _tiny(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +166,12 @@ def _fraction(text: str) -> float:
 
 def _rate(text: str) -> float:
     return _number(text, float, lambda value: 0 < value <= 240, "a frame rate between 0 and 240")
+
+
+def _mp4(text: str) -> Path:
+    if not text.endswith(".mp4"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .mp4")
+    return Path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job.endings import ending
-from ltx2_job.errors import ConfigError, NoInputError, Problem, UsageError
+from ltx2_job.errors import ConfigError, NoInputError, Problem
 from ltx2_job.workspace import RunFolder, Workspace, read_json
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ def train_stage(stage: "Stage") -> None:
     """The train stage: the one loop, with validation handed to it as a callable."""
     from ltx2_job.data.index import Index
     from ltx2_job.models.load import Checkpoint
+
+    # What can be wrong is looked at before torch is imported, which takes seconds.
+    index = Index.load(stage.run.index)
+    model = Checkpoint.open(stage.workspace.resolve(stage.config.pretrained_model_name_or_path))
     from ltx2_job.training.trainer import run_training
     from ltx2_job.validation.t2v import make_validator
 
-    index = Index.load(stage.run.index)
-    model = Checkpoint.open(stage.workspace.resolve(stage.config.pretrained_model_name_or_path))
     run_training(stage, make_validator(stage, model, index, index.store()))
 
 
@@ -109,8 +111,6 @@ def generate(args: Namespace) -> None:
     from ltx2_job.validation.guidance import Guidance
     from ltx2_job.validation.sampler import Request
 
-    if args.output.suffix != ".mp4":
-        raise UsageError(f"--output {args.output}: give a name that ends in .mp4")
     lora = load_lora(args.lora) if args.lora else None
     model = Checkpoint.open(args.model, args.gemma)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))

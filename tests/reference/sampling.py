@@ -3,6 +3,7 @@
 Independent of the product: nothing of it is imported here.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -42,7 +43,7 @@ def euler(
 ) -> list[np.ndarray]:
     """Each modality from noise to data: x += (next level - level) * v, with v = (x - x0) / level."""
     current = [np.asarray(each, dtype=np.float64) for each in noise]
-    for level, following in zip(levels[:-1], levels[1:], strict=True):
+    for level, following in itertools.pairwise(levels):
         clean = predict(current, level)
         velocity = [(x - x0) / level for x, x0 in zip(current, clean, strict=True)]
         current = [x + (following - level) * v for x, v in zip(current, velocity, strict=True)]

@@ -43,7 +43,8 @@ def test_every_number_has_its_series():
         ("ltx2_job_held_out_loss", "total"): 0.9, ("ltx2_job_held_out_loss", "video"): 0.6,
         ("ltx2_job_held_out_loss", "audio"): 0.3,
         ("ltx2_job_learning_rate",): 1e-4, ("ltx2_job_gradient_norm",): 2.0, ("ltx2_job_seconds_per_step",): 1.5,
-        ("ltx2_job_data_wait_seconds",): 0.125, ("ltx2_job_checkpoint_last_step",): 800, ("ltx2_job_checkpoint_seconds",): 3.5,
+        ("ltx2_job_data_wait_seconds",): 0.125,
+        ("ltx2_job_checkpoint_last_step",): 800, ("ltx2_job_checkpoint_seconds",): 3.5,
         ("ltx2_job_cache_items_total", "encoded", "video"): 2, ("ltx2_job_cache_items_total", "reused", "text"): 1,
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
@@ -52,7 +53,7 @@ def test_every_number_has_its_series():
 
 
 def test_what_was_not_measured_has_no_series():
-    """A checkpoint age of 0 before the first checkpoint would hide that there is none; a loss of 0 would look trained."""
+    """A checkpoint age of 0 would hide that there is none yet; a loss of 0 would look like a trained model."""
     names = {key[0] for key in series(Metrics("fox", "train"))}
     assert names == {"ltx2_job_host_memory_bytes"}
 

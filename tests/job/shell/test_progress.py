@@ -20,8 +20,8 @@ def test_the_page_has_the_contracts_keys():
     """The operator reads exactly these. Catches a renamed or missing one."""
     got = page(step=1250, max_steps=2000, loss=0.5, checkpoint={"step": 1000, "path": "a", "time": "b"})
     assert set(got) == {
-        "version", "run", "uid", "attempt", "stage", "state", "step", "maxSteps", "loss", "heldOutLoss", "secondsPerStep",
-        "etaSeconds", "checkpoint", "items", "warnings", "time",
+        "version", "run", "uid", "attempt", "stage", "state", "step", "maxSteps", "loss", "heldOutLoss",
+        "secondsPerStep", "etaSeconds", "checkpoint", "items", "warnings", "time",
     }  # fmt: skip
     assert (got["version"], got["run"], got["uid"], got["attempt"], got["stage"]) == (1, "fox", "uid-1", 2, "train")
     assert got["items"] == {"done": 0, "total": 0, "skipped": 0} and got["checkpoint"]["step"] == 1000
@@ -57,7 +57,7 @@ HOSTILE = (
     st.dictionaries(HOSTILE, HOSTILE | st.floats() | st.integers(), max_size=30),
 )
 def test_whatever_flows_in_the_last_word_fits_and_keeps_its_numbers(name, warnings, message, result):
-    """Catches a limit counted in characters, surrogates of undecodable file names, and a result that crowds out the code."""
+    """Catches a limit counted in characters, surrogates of undecodable names, a result that crowds out the code."""
     progress = Progress(
         name, name, 1, "train", step=7, warnings=warnings, checkpoint={"step": 5, "path": name, "time": ""}
     )

@@ -53,7 +53,7 @@ def test_the_file_holds_the_clip(tmp_path, clip):
 
 
 def test_a_plain_colour_survives_players_that_trust_the_tags(tmp_path):
-    """Luma of (200, 60, 40) by BT.709 is 92 (by BT.601 it would be 97). Catches an untagged or wrongly converted file."""
+    """Luma of (200, 60, 40) by BT.709 is 92, by BT.601 97. Catches an untagged or wrongly converted file."""
     frames = np.full((9, 64, 64, 3), (200, 60, 40), np.uint8)
     write_mp4(tmp_path / "a.mp4", frames, 24.0)
     with av.open(str(tmp_path / "a.mp4")) as container:

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reference import sampling as reference
 
 from ltx2_job.errors import Stopped
 from ltx2_job.models.transformer import Stream
 from ltx2_job.validation.guidance import Guidance, guide
 from ltx2_job.validation.sampler import Prompt, Request, noise, sample
 from ltx2_job.validation.schedule import sigmas
+from reference import sampling as reference
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 30, 40])
@@ -92,8 +92,8 @@ def prompts():
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_sampling_follows_the_reference(guided):
-    """The whole loop. Catches guidance on velocities in place of x0, one scale for both modalities, sigma x 1000 given to
-    `velocity`, the wrong order of noise, and an Euler step with the wrong sign."""
+    """The whole loop. Catches guidance on velocities in place of x0, one scale for both modalities, sigma x 1000 given
+    to `velocity`, the wrong order of noise, and an Euler step with the wrong sign."""
     scales = (Guidance(5, 1, 3, 0.7), Guidance(7, 1, 3, 0.7)) if guided else (Guidance(5), Guidance(7))
     request = Request(64, 32, 17, 25.0, steps=6, seed=3, video=scales[0], audio=scales[1], skipped_block=1)
     model = FakeModel()

@@ -1,0 +1,198 @@
+"""What a stage is made from, and whether a run folder may be used again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from job.shell.conftest import CONFIG, DATASETS, PLAN, write_files
+from ltx2_job.config import resolve
+from ltx2_job.errors import ConfigError, Stopped, Superseded
+from ltx2_job.fence import Owner
+from ltx2_job.reporter import LiveReporter, Reporter
+from ltx2_job.stage import Stage, StagePlan, StopFlag, ensure_same_run, open_stage
+from ltx2_job.workspace import RunFolder
+
+
+def open_here(files, workspace, environ=None, attempt=1, name="train") -> Stage:
+    return open_stage(name, files, workspace, "fox", attempt, StopFlag(), environ or {})
+
+
+def test_a_stage_holds_what_the_files_say(files, tmp_path):
+    """Catches swapped fields of the plan, a rank that is not read, a digest of something else."""
+    environ = {"LTX2JOB_UID": "uid-1", "LTX2JOB_POD_UID": "pod-1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    stage = open_here(files, tmp_path, environ, attempt=3)
+    stage.reporter.close(0, "done")
+    assert stage.plan == StagePlan("cpu", "cpu", 1, 1, "fp32/resident/keep:48", "device")
+    assert (stage.name, stage.run_name, stage.attempt, stage.uid, stage.rank, stage.world) == (
+        "train",
+        "fox",
+        3,
+        "uid-1",
+        0,
+        2,
+    )
+    assert stage.config.max_train_steps == 20 and stage.datasets[0].id == "clips"
+    assert stage.digest == resolve(CONFIG, DATASETS).digest
+    owner = Owner.read(stage.run.attempt)
+    assert (owner.uid, owner.attempt, owner.pod_uid) == ("uid-1", 3, "pod-1")
+
+
+def test_what_was_used_lies_in_the_run_folder(files, tmp_path):
+    """Catches copies of the raw input: the resolved configuration is what was really used."""
+    stage = open_here(files, tmp_path)
+    stage.reporter.close(0, "done")
+    dump = resolve(CONFIG, DATASETS).dump()
+    assert json.loads(stage.run.config.read_text()) == dump["config"]
+    assert json.loads(stage.run.datasets.read_text()) == dump["datasets"]
+    assert json.loads(stage.run.plan.read_text()) == PLAN
+
+
+def test_only_rank_0_writes(files, tmp_path):
+    """Catches eight ranks that claim the run from each other, append to one log and fight for one port."""
+    stage = open_here(files, tmp_path, {"RANK": "1", "WORLD_SIZE": "2", "LTX2JOB_PORT": "1"})
+    assert type(stage.reporter) is Reporter and not stage.run.root.exists()
+    stage.fence.check()
+    first = open_here(files, tmp_path)
+    first.reporter.close(0, "done")
+    assert type(first.reporter) is LiveReporter
+
+
+def test_output_dir_replaces_the_run_folder(tmp_path):
+    """Decision 3: catches a second folder beside the one the guide's user named."""
+    files = write_files(tmp_path / "files", {**CONFIG, "output_dir": "output/examples/fox"})
+    stage = open_here(files, tmp_path)
+    stage.reporter.close(0, "done")
+    assert stage.run.root == tmp_path / "output" / "examples" / "fox" and not (tmp_path / "runs").exists()
+
+
+def test_a_later_attempt_shuts_out_an_earlier_one(files, tmp_path):
+    """Catches a stage that reads the run folder before it owns it."""
+    open_here(files, tmp_path, attempt=2).reporter.close(0, "done")
+    with pytest.raises(Superseded):
+        open_here(files, tmp_path, attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"device": "tpu"}, "plan.device"),
+        ({"nodes": 0}, "plan.nodes"),
+        ({"processes": "2"}, "plan.processes"),
+        ({"nodes": True}, "plan.nodes"),
+        ({"memory": None}, "plan.memory"),
+        ({"cacheMemory": "disk"}, "plan.cacheMemory"),
+    ],
+)
+def test_a_wrong_plan_is_named(change, field):
+    """Catches a KeyError for the user, and a plan that is half believed."""
+    with pytest.raises(ConfigError) as caught:
+        StagePlan.read({**PLAN, **change})
+    assert [problem.field for problem in caught.value.problems] == [field]
+    assert str(next(iter(change.values()))) in str(caught.value)
+
+
+def test_missing_or_torn_files_are_named(files, tmp_path):
+    """Catches a traceback where the ConfigMap is not mounted."""
+    (files / "datasets.json").write_text("[{")
+    with pytest.raises(ConfigError, match=r"datasets\.json.*not JSON"):
+        open_here(files, tmp_path)
+    (files / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config\.json.*missing"):
+        open_here(files, tmp_path)
+
+
+# --- the same name again --------------------------------------------------------------------------
+
+
+def trained(tmp_path, **changes) -> RunFolder:
+    """A run folder that another command has made and trained in."""
+    run = RunFolder(tmp_path / "runs" / "fox")
+    ensure_same_run(run, resolve({**CONFIG, **changes}, DATASETS).dump(), "latest")
+    folder = run.checkpoints / "step-0000010"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    return run
+
+
+def test_the_same_configuration_goes_on(tmp_path):
+    """Catches a comparison of texts: 1e-4 and 0.0001, aliases and defaults are the same configuration."""
+    run = trained(tmp_path)
+    ensure_same_run(run, resolve({**CONFIG, "learning_rate": "0.0001", "lora_rank": 32}, DATASETS).dump(), "latest")
+
+
+def test_another_configuration_is_refused_and_shown(tmp_path):
+    """Catches mixing two trainings in one folder, and an error that does not say where they differ."""
+    run = trained(tmp_path)
+    other = [{**DATASETS[0], "repeats": 3}, {**DATASETS[0], "id": "more"}]
+    with pytest.raises(ConfigError) as caught:
+        ensure_same_run(run, resolve({**CONFIG, "learning_rate": 2e-4}, other).dump(), "latest")
+    fields = [problem.field for problem in caught.value.problems]
+    assert fields == ["config.learning_rate", "datasets[clips].repeats", "datasets[more]"]
+    assert (
+        "0.0002" in str(caught.value)
+        and "0.0001" in str(caught.value)
+        and "resume_from_checkpoint" in str(caught.value)
+    )
+    assert json.loads(run.config.read_text())["learning_rate"] == 1e-4
+
+
+def test_naming_a_checkpoint_allows_another_configuration(tmp_path):
+    """Decision 21. Catches a refusal that leaves no way on; the copies then say what is used from here on."""
+    run = trained(tmp_path)
+    ensure_same_run(run, resolve({**CONFIG, "learning_rate": 2e-4}, DATASETS).dump(), "step-0000010")
+    assert json.loads(run.config.read_text())["learning_rate"] == 2e-4
+
+
+@pytest.mark.parametrize("key", ["resume_from_checkpoint", "output_dir"])
+def test_how_to_start_is_no_part_of_what_is_trained(tmp_path, key):
+    """Catches `latest` after a named checkpoint being refused."""
+    run = trained(tmp_path, **{key: "step-0000010"})
+    ensure_same_run(run, resolve(CONFIG, DATASETS).dump(), "latest")
+
+
+def test_a_folder_without_training_in_it_protects_nothing(tmp_path):
+    """A first attempt failed at its data; the user repairs the configuration. Catches a folder locked by a failure."""
+    run = RunFolder(tmp_path / "runs" / "fox")
+    ensure_same_run(run, resolve(CONFIG, DATASETS).dump(), "latest")
+    ensure_same_run(run, resolve({**CONFIG, "lora_rank": 8}, DATASETS).dump(), "latest")
+    assert json.loads(run.config.read_text())["lora_rank"] == 8
+
+
+def test_a_default_that_came_with_a_newer_version_is_no_difference(tmp_path):
+    """The run was made before the key existed. Catches comparing the raw files."""
+    run = trained(tmp_path)
+    old = json.loads(run.config.read_text())
+    del old["lora_dropout"]
+    run.config.write_text(json.dumps(old))
+    ensure_same_run(run, resolve(CONFIG, DATASETS).dump(), "latest")
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_the_flag_is_raised_once_and_tells_everybody():
+    """Catches a callback for each signal, and a listener that comes late and never hears."""
+    flag, heard = StopFlag(), []
+    flag.check()
+    flag.on_request(lambda: heard.append("early"))
+    flag.request()
+    flag.request()
+    flag.on_request(lambda: heard.append("late"))
+    assert flag.requested and heard == ["early", "late"]
+    with pytest.raises(Stopped) as caught:
+        flag.check()
+    assert caught.value.exit_code == 85
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_raise_the_flag_and_nothing_else(number):
+    """Catches KeyboardInterrupt in the middle of an optimizer step, and a process that dies of SIGTERM."""
+    program = (
+        "import os, signal, sys; from ltx2_job.stage import StopFlag; flag = StopFlag(); flag.install();"
+        f"os.kill(os.getpid(), {int(number)}); os.kill(os.getpid(), {int(number)}); sys.exit(40 + flag.requested)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], env=os.environ).returncode == 41
