@@ -36,6 +36,9 @@ _EXACT: Final[dict[str, Any]] = {
 
 _RESAMPLER: Final = {"space": "spatial", "time": "temporal", "all": "spatiotemporal"}
 
+# The official first stage of 2.3's vocoder ends in clamp(-1, 1), the second in nothing; diffusers clamps neither.
+FIRST_STAGE_END: Final = "clamp"
+
 Said = Iterator[tuple[str, Any, Any, Any]]  # dotted key, value in the header, value of the tensors, default if missing
 
 _OPTIONAL: Final = object()  # a key that may be missing whatever the tensors say
@@ -320,8 +323,7 @@ def vocoder_arguments(header: Header, arch: Architecture) -> dict[str, Any]:
     if vocoder.bwe is None:
         return main | {"final_act_fn": "tanh", "final_bias": True, "output_sampling_rate": vocoder.output_rate}
     return main | {f"bwe_{key}": value for key, value in _generator_arguments(vocoder.bwe).items()} | {
-        # The official first stage ends in clamp(-1, 1), the second in nothing; diffusers' default clamps neither.
-        "final_act_fn": "clamp",
+        "final_act_fn": FIRST_STAGE_END,
         "bwe_final_act_fn": None,
         "filter_length": vocoder.n_fft,
         "hop_length": vocoder.hop,

@@ -41,7 +41,7 @@ def refuse_unsupported(header: Header) -> None:
     stamp = header.metadata.get("model_version", "")
     newer = stamp and not stamp.startswith(("2.0", "2.3"))
     if newer or "gemma_source_checkpoint" in header.metadata or f"{PREFIX}keyframes_abs_pos_embedding" in names:
-        raise fault(f"{path} is LTX-{stamp or '2.5'}: not supported yet", _SUPPORTED)
+        raise fault(f"{path} is LTX-{'.'.join(stamp.split('.')[:2]) or '2.5'}: not supported yet", _SUPPORTED)
     if f"{PREFIX}patchify_proj.weight" not in names:
         raise fault(f"{path} holds no LTX-2 transformer (no tensor {PREFIX}patchify_proj.weight)",
                     "name the combined file; parts of a split pack are not supported yet")  # fmt: skip

@@ -97,6 +97,8 @@ def read_header(path: Path) -> Header:
             prefix = file.read(8)
             if prefix[:4] == b"GGUF":
                 raise fault(f"{path} is a GGUF file: not supported yet", "take the bf16 .safetensors file")
+            if prefix[:2] in (b"PK", b"\x80\x02"):
+                raise fault(f"{path} is a pickle of torch, not a safetensors file", "take the .safetensors file")
             length = int.from_bytes(prefix, "little")
             if len(prefix) < 8 or not 2 <= length <= _MAX_JSON_BYTES:
                 raise fault(f"{path} is not a safetensors file", "take the .safetensors file of the model")

@@ -7,16 +7,17 @@ their libraries when they are asked for: a training process never imports an aut
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ltx2_job.models.gemma import GemmaFolder, find_gemma
 from ltx2_job.models.header import fault
 from ltx2_job.models.layout import Version
 from ltx2_job.models.names import PARTS, Part
-from ltx2_job.models.sources import Source, content_hash, open_source
+from ltx2_job.models.sources import CombinedFile, DiffusersFolder, PartSource, content_hash, open_source
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ TEXT_ENCODER = "text_encoder"
 class Checkpoint:
     """An opened and checked model. `gemma` is None where no text encoder was found: only `text_encoder` needs it."""
 
-    source: Source
+    source: CombinedFile | DiffusersFolder
     gemma: GemmaFolder | None
 
     @staticmethod
@@ -73,7 +74,8 @@ class Checkpoint:
     def fingerprint(self, part: str) -> str:
         """sha256 (hex) of the weights of a part (names.PARTS, or "text_encoder" for Gemma and its tokenizer).
 
-        Reads all bytes of that part: the caller remembers the result for files that have not changed.
+        What a caption becomes depends on "text_encoder" and "connectors", a video latent on "vae", an audio latent on
+        "audio_vae". Reads all bytes of that part: the caller remembers the result for files that have not changed.
         """
         if part == TEXT_ENCODER:
             return self._gemma().content_hash()
@@ -136,6 +138,60 @@ class Checkpoint:
                 "set pretrained_gemma_model_name_or_path to its folder, or put it into a folder `gemma` there",
             )
         return self.gemma
+
+
+def fingerprint(path: Path, part: str, gemma: Path | None = None) -> str:
+    """sha256 (hex) of a part's weights: Checkpoint.open(path, gemma).fingerprint(part)."""
+    return Checkpoint.open(path, gemma).fingerprint(part)
+
+
+def describe(path: Path, gemma: Path | None = None) -> dict[str, Any]:
+    """What a model holds, as JSON, from headers alone: generation, layout, sizes, and per part tensors and bytes.
+
+    The metadata's values are left out but for model_version: a license of 34,000 characters is among them. Raises
+    CheckpointError as Checkpoint.open does.
+    """
+    checkpoint = Checkpoint.open(path, gemma)
+    source = checkpoint.source
+    parts = {part: _summary(source.part(part)) for part in PARTS}
+    found = {"path": str(path), "version": checkpoint.version, "parts": parts}
+    if checkpoint.gemma is not None:
+        text = checkpoint.gemma.text_config
+        found["gemma"] = {
+            "path": str(checkpoint.gemma.model),
+            "layers": text.get("num_hidden_layers"),
+            "width": text.get("hidden_size"),
+            "tokens": checkpoint.gemma.tokens,
+            **_summary(PartSource(TEXT_ENCODER, {}, checkpoint.gemma.tensors)),
+        }
+    if isinstance(source, DiffusersFolder):
+        return found | {"layout": "diffusers"}
+    sizes = source.plan.architecture.transformer
+    return found | {
+        "layout": "combined",
+        "bytes": source.header.file_bytes,
+        "headerBytes": source.header.json_bytes,
+        "metadata": sorted(source.header.metadata),
+        "modelVersion": source.header.metadata.get("model_version"),
+        "unused": list(source.plan.unused),
+        "transformer": {
+            "blocks": sizes.blocks,
+            "heads": sizes.heads,
+            "width": sizes.width,
+            "audioWidth": sizes.audio_width,
+        },
+    }
+
+
+def _summary(source: PartSource) -> dict[str, Any]:
+    entries = [located.entry for located in source.tensors.values()]
+    dtypes = Counter(entry.dtype for entry in entries)
+    return {
+        "tensors": len(entries),
+        "elements": sum(entry.elements for entry in entries),
+        "bytes": sum(entry.nbytes for entry in entries),
+        "dtypes": dict(sorted(dtypes.items())),
+    }
 
 
 def _known(part: str) -> Part:

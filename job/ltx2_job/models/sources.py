@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from ltx2_job.models.configs import FIRST_STAGE_END
 from ltx2_job.models.derive import refuse_quantised
 from ltx2_job.models.header import Header, TensorEntry, fault, read_header
 from ltx2_job.models.layout import Version
@@ -34,23 +35,11 @@ class PartSource:
     part: str
     arguments: Mapping[str, Any]
     tensors: Mapping[str, Located]
-    class_name: str = ""  # of a folder's config.json; a combined file is told by its version
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the part's weights."""
         return tuple(dict.fromkeys(located.path for located in self.tensors.values()))
-
-
-class Source(Protocol):
-    """A checked model: its generation and its parts."""
-
-    path: Path
-    version: Version
-
-    def part(self, part: Part) -> PartSource:
-        """The tensors and arguments of a part. Raises CheckpointError if the part is not there or malformed."""
-        ...
 
 
 class CombinedFile:
@@ -87,10 +76,12 @@ class DiffusersFolder:
         folder = self.path / part
         config = read_json_file(folder / "config.json")
         arguments = {key: value for key, value in config.items() if not key.startswith("_")}
-        return PartSource(part, arguments, shards(folder), str(config.get("_class_name", "")))
+        if part == "vocoder" and self.version == "2.3":
+            arguments["final_act_fn"] = FIRST_STAGE_END
+        return PartSource(part, arguments, shards(folder))
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> CombinedFile | DiffusersFolder:
     """Open a combined .safetensors file or a folder in diffusers' layout. Raises CheckpointError."""
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -130,10 +121,10 @@ def shards(folder: Path) -> dict[str, Located]:
 def content_hash(source: PartSource, extra: bytes = b"") -> str:
     """sha256 (hex) of what a part computes with: class arguments, names, dtypes, shapes and raw bytes of its tensors.
 
-    Equal weights give equal hashes whatever the file around them looks like (order of the bytes, other parts, shards).
-    Reads the part's bytes once: for large files the caller remembers the result.
+    It does not depend on the file around the part: order of the bytes, other parts, shards. Reads the part's bytes
+    once: for large files the caller remembers the result.
     """
-    digest = hashlib.sha256(json.dumps([source.part, source.class_name, source.arguments], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([source.part, source.arguments], sort_keys=True).encode())
     digest.update(extra)
     handles = {path: path.open("rb") for path in source.files}
     try:

@@ -55,7 +55,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def hidden_states(self, caption: str) -> tuple[Tensor, Tensor]:
-        """A caption's states in Gemma [T, hidden, layers + 1], zero on the padding at the left; the mask [T] (1: token).
+        """A caption's states in Gemma [T, hidden, layers + 1], zero on the padding at the left; its mask [T].
 
         Only the caption's own tokens run through Gemma, at the positions they have after padding: padding is masked
         in every layer and replaced afterwards, so it would only cost time (1,024 tokens for a caption of 60).

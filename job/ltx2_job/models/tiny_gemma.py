@@ -41,6 +41,8 @@ def write_gemma(folder: Path, seed: int) -> None:
         model = Gemma3ForConditionalGeneration(config)
     tensors = {}
     for name, parameter in model.named_parameters():
+        if name.startswith("lm_head."):
+            continue  # tied to the embeddings, as in the published folders
         published = _published(name)
         noise = torch.randn(parameter.shape, generator=seeded(f"gemma/{published}", seed))
         norm = parameter.ndim == 1 and "norm" in name
