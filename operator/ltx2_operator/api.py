@@ -52,8 +52,10 @@ __all__ = [
 class Gpu(Model):
     """Which GPUs one node of this run gets."""
 
-    class_: Label = Field("auto", alias="class", description="A class of `ltx2 gpus`, or auto: the cheapest that fits.")
-    count: Int32 = Field(1, ge=1, le=16, description="GPUs per node; for the class cpu: processes per node.")
+    class_: Label = Field(
+        default="auto", alias="class", description="A class of `ltx2 gpus`, or auto: the cheapest that fits."
+    )
+    count: Int32 = Field(default=1, ge=1, le=16, description="GPUs per node; for the class cpu: processes per node.")
 
 
 STORAGE_RULES: Final[list[JsonValue]] = [
@@ -76,13 +78,13 @@ class Storage(Model):
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": STORAGE_RULES})
 
     size: str | None = Field(
-        None,
+        default=None,
         max_length=20,
         pattern=r"^[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
         description="Size of the claim to make, as a quantity (200Gi); the plan predicts it when left out.",
     )
-    claim_name: DnsName | None = Field(None, description="An existing claim to use; none is made then.")
-    storage_class_name: DnsName | None = Field(None, description="Storage class of the claim to make.")
+    claim_name: DnsName | None = Field(default=None, description="An existing claim to use; none is made then.")
+    storage_class_name: DnsName | None = Field(default=None, description="Storage class of the claim to make.")
 
     @model_validator(mode="after")
     def _one_claim(self) -> Self:
@@ -102,15 +104,15 @@ class Storage(Model):
 class Cache(Model):
     """How the cache stage runs, where it differs from training."""
 
-    gpu: Gpu | None = Field(None, description="Another GPU class for the cache stage.")
-    shards: Int32 = Field(1, ge=1, le=64, description="Pods that fill the cache side by side.")
+    gpu: Gpu | None = Field(default=None, description="Another GPU class for the cache stage.")
+    shards: Int32 = Field(default=1, ge=1, le=64, description="Pods that fill the cache side by side.")
 
 
 class Images(Model):
     """Container images in place of the operator's own."""
 
-    cache: str | None = Field(None, min_length=1, max_length=512, description="Image of the cache stage.")
-    train: str | None = Field(None, min_length=1, max_length=512, description="Image of the train stage.")
+    cache: str | None = Field(default=None, min_length=1, max_length=512, description="Image of the cache stage.")
+    train: str | None = Field(default=None, min_length=1, max_length=512, description="Image of the train stage.")
 
 
 class SecretKey(Model):
@@ -118,16 +120,16 @@ class SecretKey(Model):
 
     name: DnsName = Field(description="Name of the Secret.")
     key: str = Field(
-        "token", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key in the Secret."
+        default="token", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key in the Secret."
     )
 
 
 class Secrets(Model):
     """Where to find tokens."""
 
-    hub_token: SecretKey | None = Field(None, description="Token of the model hub, for gated models.")
-    tracker_key: SecretKey | None = Field(None, description="Key of the experiment tracker.")
-    object_store: DnsName | None = Field(None, description="Secret with the credentials of an object store.")
+    hub_token: SecretKey | None = Field(default=None, description="Token of the model hub, for gated models.")
+    tracker_key: SecretKey | None = Field(default=None, description="Key of the experiment tracker.")
+    object_store: DnsName | None = Field(default=None, description="Secret with the credentials of an object store.")
 
 
 class ConfigFrom(Model):
@@ -135,10 +137,18 @@ class ConfigFrom(Model):
 
     name: DnsName = Field(description="Name of the ConfigMap.")
     key: str = Field(
-        "config.json", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key of config.json."
+        default="config.json",
+        min_length=1,
+        max_length=253,
+        pattern=r"^[-._a-zA-Z0-9]+$",
+        description="Key of config.json.",
     )
     datasets_key: str | None = Field(
-        None, min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="Key of multidatabackend.json."
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=r"^[-._a-zA-Z0-9]+$",
+        description="Key of multidatabackend.json.",
     )
 
 
@@ -155,48 +165,55 @@ class Spec(Model):
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": SPEC_RULES})
 
-    gpu: Gpu = Field(Gpu(), description="GPUs of one node.")  # type: ignore[call-arg]  # pydantic fills the defaults
-    nodes: Int32 = Field(1, ge=1, le=64, description="Nodes; more than one needs a volume that many nodes can write.")
-    storage: Storage = Field(Storage(), description="The volume.")  # type: ignore[call-arg]
-    cache: Cache = Field(Cache(), description="The cache stage, where it differs.")  # type: ignore[call-arg]
+    gpu: Gpu = Field(default=Gpu(), description="GPUs of one node.")
+    nodes: Int32 = Field(
+        default=1, ge=1, le=64, description="Nodes; more than one needs a volume that many nodes can write."
+    )
+    storage: Storage = Field(default=Storage(), description="The volume.")
+    cache: Cache = Field(default=Cache(), description="The cache stage, where it differs.")
     memory: str = Field(
-        "auto",
+        default="auto",
         max_length=64,
         pattern=r"^(auto|[a-z0-9]+/[a-z0-9]+(:[0-9]+)?/keep:[0-9]+)$",
         description="Memory plan: auto, or one by name, such as bf16/resident/keep:24 (24 blocks are not recomputed).",
     )
     flavour: Literal["cuda", "rocm", "cpu"] | None = Field(
-        None, description="Image flavour; the GPU class decides when left out."
+        default=None, description="Image flavour; the GPU class decides when left out."
     )
-    images: Images = Field(Images(), description="Images per stage.")  # type: ignore[call-arg]
-    secrets: Secrets = Field(Secrets(), description="Names of Secrets.")  # type: ignore[call-arg]
-    suspend: bool = Field(False, strict=True, description="Pause: pods end with a checkpoint; false resumes from it.")
-    queue_name: Label | None = Field(None, description="Kueue queue that admits the Jobs.")
-    priority_class_name: DnsName | None = Field(None, description="Priority class of the pods.")
+    images: Images = Field(default=Images(), description="Images per stage.")
+    secrets: Secrets = Field(default=Secrets(), description="Names of Secrets.")
+    suspend: bool = Field(
+        default=False, strict=True, description="Pause: pods end with a checkpoint; false resumes from it."
+    )
+    queue_name: Label | None = Field(default=None, description="Kueue queue that admits the Jobs.")
+    priority_class_name: DnsName | None = Field(default=None, description="Priority class of the pods.")
     active_deadline_seconds: Seconds | None = Field(
-        None, description="Seconds of running, over all attempts, before the run fails."
+        default=None, description="Seconds of running, over all attempts, before the run fails."
     )
     start_deadline_seconds: Seconds = Field(
-        3600,
+        default=3600,
         description="Seconds an attempt may wait for its pods; time in a queue or waiting for data does not count.",
     )
     ttl_seconds_after_finished: Annotated[Int32, Field(ge=0, le=10**9)] | None = Field(
-        None, description="Seconds after the end when this object is deleted; never when left out. Claims are kept."
+        default=None,
+        description="Seconds after the end when this object is deleted; never when left out. Claims are kept.",
     )
     retries: Annotated[Int32, Field(ge=0, le=1000)] = Field(
-        3, description="Failed attempts that are tried again; raising it gives a failed run another attempt."
+        default=3, description="Failed attempts that are tried again; raising it gives a failed run another attempt."
     )
     resume_from: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=512,
         description="Run or checkpoint folder to continue from, under the workspace.",
     )
-    pod_template: Opaque | None = Field(None, description="Strategic merge patch for the pods.")
-    config_from: ConfigFrom | None = Field(None, description="ConfigMap with the guide's files, in place of config.")
-    config: Opaque | None = Field(None, description="The guide's config.json, pasted.")
+    pod_template: Opaque | None = Field(default=None, description="Strategic merge patch for the pods.")
+    config_from: ConfigFrom | None = Field(
+        default=None, description="ConfigMap with the guide's files, in place of config."
+    )
+    config: Opaque | None = Field(default=None, description="The guide's config.json, pasted.")
     datasets: list[Opaque] | None = Field(
-        None,
+        default=None,
         max_length=64,
         description="The guide's multidatabackend.json, pasted.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
@@ -237,7 +254,7 @@ class LTX2Training(BaseModel):
 
     metadata: Metadata
     spec: Spec
-    status: Status = Status()  # type: ignore[call-arg]
+    status: Status = Status()
 
 
 def parse(obj: Mapping[str, Any]) -> LTX2Training:

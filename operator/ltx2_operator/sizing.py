@@ -164,7 +164,7 @@ def _train_plans(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model) ->
 def _cache_plans(resolved: Resolved, cls: GpuClass, model: Model) -> list[tuple[str, Terms]]:
     """The cache ladder with the terms of each rung; on the rung "cpu" the device itself holds nothing."""
     terms = _cache_terms(resolved, cls, model)
-    return [("device", terms)] if cls is CPU else [("device", terms), ("cpu", {})]
+    return [(place, terms if place == "device" else {}) for place in (CACHE_LADDER[:1] if cls is CPU else CACHE_LADDER)]
 
 
 def _cache_terms(resolved: Resolved, cls: GpuClass, model: Model, device: str = "") -> Terms:
@@ -287,16 +287,20 @@ def _offered(nodes: Sequence[Mapping[str, Any]], count: int, field: str) -> list
 def fitting_class(
     spec: Spec, resolved: Resolved, classes: Sequence[GpuClass], stage: Stage = "train", model: Model | None = None
 ) -> GpuClass:
-    """The cheapest of some classes on which a plan fits. Raises NoFit of the largest if there is none."""
+    """The cheapest of some classes on which a plan fits. Raises NoFit of the largest if there is none.
+
+    For the cache stage one that holds the text encoder is preferred to a cheaper one that would leave it to the CPU.
+    """
     ordered = gpus.cheapest_first(classes)
-    for cls in ordered[:-1]:
+    plans = {}
+    for cls in ordered:
         try:
-            size(spec, resolved, cls, 0, stage, model)
+            plans[cls.name] = size(spec, resolved, cls, 0, stage, model)
         except NoFit:
-            continue
-        return cls
-    size(spec, resolved, ordered[-1], 0, stage, model)
-    return ordered[-1]
+            if cls is ordered[-1] and not plans:
+                raise
+    best = [name for name, plan in plans.items() if plan.cache_memory == CACHE_LADDER[0]] or list(plans)
+    return gpus.BY_NAME[best[0]]
 
 
 def class_of_machine(

@@ -26,15 +26,15 @@ class Plan(StatusModel):
     device: Literal["cpu", "cuda"] = Field(description="Device that the job computes on (ROCm answers to cuda too).")
     vendor: Literal["nvidia", "amd", "none"] = Field(description="Maker of the GPU.")
     resource_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="Extended resource that a pod asks for."
+        default=None, description="Extended resource that a pod asks for."
     )
     gpu_count: Count = Field(description="GPUs per node.")
-    nodes: Int32 = Field(1, description="Nodes.")
-    processes: Int32 = Field(1, description="Processes per node.")
+    nodes: Int32 = Field(default=1, description="Nodes.")
+    processes: Int32 = Field(default=1, description="Processes per node.")
     flavour: Literal["cuda", "rocm", "cpu"] = Field(description="Image flavour.")
     memory: Word = Field(description="Memory plan of training by name.")
     cache_memory: Literal["device", "cpu"] = Field(
-        "device", description="Where VAE and text encoder run in the cache stage."
+        default="device", description="Where VAE and text encoder run in the cache stage."
     )
     cpu_milli: Int32 = Field(description="CPU, in thousandths of a core.")
     memory_bytes: Bytes = Field(description="Host memory, /dev/shm included.")
@@ -42,7 +42,9 @@ class Plan(StatusModel):
     ephemeral_bytes: Bytes = Field(description="Scratch disk of the pod.")
     volume_bytes: Bytes = Field(description="Predicted need on the volume.")
     predicted_peak_bytes: Bytes = Field(description="Predicted peak of memory on the device.")
-    predicted_seconds_per_step: Figure | None = Field(None, description="Predicted seconds of one optimizer step.")
+    predicted_seconds_per_step: Figure | None = Field(
+        default=None, description="Predicted seconds of one optimizer step."
+    )
     terms: dict[str, Bytes] = Field(
         default_factory=dict,
         description="The predicted peak by part.",
@@ -56,29 +58,31 @@ class Condition(StatusModel):
     type: Annotated[str, Field(max_length=63)] = Field(description="Name of the condition.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: Word = Field(description="One word why.")
-    message: Message = Field("", description="A sentence for people.")
+    message: Message = Field(default="", description="A sentence for people.")
     last_transition_time: Time = Field(description="When status changed.")
-    observed_generation: Annotated[Int64, Field(ge=0)] | None = Field(None, description="Generation it was decided on.")
+    observed_generation: Annotated[Int64, Field(ge=0)] | None = Field(
+        default=None, description="Generation it was decided on."
+    )
 
 
 class Progress(StatusModel):
     """The newest numbers of the training; history is on the volume and in the metrics."""
 
-    step: Count = Field(0, description="Optimizer steps done.")
-    max_steps: Count = Field(0, description="Optimizer steps in all.")
-    loss: Figure | None = Field(None, description="Training loss.")
-    held_out_loss: Figure | None = Field(None, description="Loss on the held-out clips.")
-    seconds_per_step: Figure | None = Field(None, description="Seconds per optimizer step.")
-    eta_seconds: Count | None = Field(None, description="Seconds to the end.")
-    time: Time | None = Field(None, description="When these were read.")
+    step: Count = Field(default=0, description="Optimizer steps done.")
+    max_steps: Count = Field(default=0, description="Optimizer steps in all.")
+    loss: Figure | None = Field(default=None, description="Training loss.")
+    held_out_loss: Figure | None = Field(default=None, description="Loss on the held-out clips.")
+    seconds_per_step: Figure | None = Field(default=None, description="Seconds per optimizer step.")
+    eta_seconds: Count | None = Field(default=None, description="Seconds to the end.")
+    time: Time | None = Field(default=None, description="When these were read.")
 
 
 class CheckpointStatus(StatusModel):
     """The newest complete checkpoint."""
 
     step: Count = Field(description="Optimizer step.")
-    path: Annotated[str, Field(max_length=1024)] = Field("", description="Folder under the workspace.")
-    time: Time | None = Field(None, description="When it was complete.")
+    path: Annotated[str, Field(max_length=1024)] = Field(default="", description="Folder under the workspace.")
+    time: Time | None = Field(default=None, description="When it was complete.")
 
 
 class Verdict(StatusModel):
@@ -88,39 +92,39 @@ class Verdict(StatusModel):
     stage: Word = Field(description="Stage that ended.")
     action: Word = Field(description="What the operator did.")
     reason: Word = Field(description="One word why.")
-    exit_code: Int32 | None = Field(None, description="Exit code of the deciding container, when it is known.")
-    message: Message = Field("", description="A sentence for people.")
-    time: Time | None = Field(None, description="When it was decided.")
+    exit_code: Int32 | None = Field(default=None, description="Exit code of the deciding container, when it is known.")
+    message: Message = Field(default="", description="A sentence for people.")
+    time: Time | None = Field(default=None, description="When it was decided.")
 
 
 class Rung(StatusModel):
     """How far down the ladders of memory plans this run has gone; 0 is the plan chosen first."""
 
-    train: Count = Field(0, description="Rung of the train stage.")
-    cache: Count = Field(0, description="Rung of the cache stage.")
+    train: Count = Field(default=0, description="Rung of the train stage.")
+    cache: Count = Field(default=0, description="Rung of the cache stage.")
 
 
 class Status(StatusModel):
     """What the operator knows. Conditions are the truth; the ready-made words are for kubectl's columns."""
 
     observed_generation: Annotated[Int64, Field(ge=0)] | None = Field(
-        None, description="Generation of the spec last looked at."
+        default=None, description="Generation of the spec last looked at."
     )
-    state: Word | None = Field(None, description="One word for the state, derived from the conditions.")
-    reason: Word | None = Field(None, description="One word why it is in that state.")
-    stage: Word | None = Field(None, description="Cache or Train.")
-    attempt: Count = Field(0, description="Number of the newest attempt; never falls.")
-    execution: Count = Field(0, description="Starts in all, resumptions by a queue included.")
+    state: Word | None = Field(default=None, description="One word for the state, derived from the conditions.")
+    reason: Word | None = Field(default=None, description="One word why it is in that state.")
+    stage: Word | None = Field(default=None, description="Cache or Train.")
+    attempt: Count = Field(default=0, description="Number of the newest attempt; never falls.")
+    execution: Count = Field(default=0, description="Starts in all, resumptions by a queue included.")
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
         description="Conditions by type.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    plan: Plan | None = Field(None, description="The plan of the train stage.")
-    cache_plan: Plan | None = Field(None, description="The plan of the cache stage.")
+    plan: Plan | None = Field(default=None, description="The plan of the train stage.")
+    cache_plan: Plan | None = Field(default=None, description="The plan of the cache stage.")
     config_hash: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="SHA-256 of the resolved configuration."
+        default=None, description="SHA-256 of the resolved configuration."
     )
     warnings: list[Sentence] = Field(
         default_factory=list,
@@ -128,35 +132,37 @@ class Status(StatusModel):
         description="What was corrected and what to look at.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    progress: Progress | None = Field(None, description="The newest numbers.")
-    progress_text: Word | None = Field(None, description="Step of steps, for the column.")
-    eta: Word | None = Field(None, description="Time to the end in words, for the column.")
-    eta_time: Time | None = Field(None, description="Predicted time of the end.")
-    gpu: Word | None = Field(None, description="GPUs in words, for the column.")
-    checkpoint: CheckpointStatus | None = Field(None, description="The newest complete checkpoint.")
+    progress: Progress | None = Field(default=None, description="The newest numbers.")
+    progress_text: Word | None = Field(default=None, description="Step of steps, for the column.")
+    eta: Word | None = Field(default=None, description="Time to the end in words, for the column.")
+    eta_time: Time | None = Field(default=None, description="Predicted time of the end.")
+    gpu: Word | None = Field(default=None, description="GPUs in words, for the column.")
+    checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
     job: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Job of the newest attempt, once it was seen."
+        default=None, description="Job of the newest attempt, once it was seen."
     )
-    next_attempt_time: Time | None = Field(None, description="When the next attempt may start (back-off).")
-    pending_since: Time | None = Field(None, description="Since when the newest Job waits for its pods.")
-    running_since: Time | None = Field(None, description="Since when its pods run.")
-    waits: Count = Field(0, description="Looks in a row that found no data.")
+    next_attempt_time: Time | None = Field(default=None, description="When the next attempt may start (back-off).")
+    pending_since: Time | None = Field(default=None, description="Since when the newest Job waits for its pods.")
+    running_since: Time | None = Field(default=None, description="Since when its pods run.")
+    waits: Count = Field(default=0, description="Looks in a row that found no data.")
     failed_retries: Count | None = Field(
-        None, description="spec.retries when the run failed; a higher value reopens it."
+        default=None, description="spec.retries when the run failed; a higher value reopens it."
     )
-    uncounted_step: Count = Field(0, description="Step of the newest checkpoint when the uncounted row began.")
-    failures: Count = Field(0, description="Attempts that counted against spec.retries.")
-    uncounted: Count = Field(0, description="Uncounted attempts in a row without a newer checkpoint.")
-    rung: Rung = Field(Rung(), description="Rungs of the memory ladders.")  # type: ignore[call-arg]
-    cache_ready: bool = Field(False, description="The cache stage has finished for this configuration.")
-    start_time: Time | None = Field(None, description="First start.")
-    completion_time: Time | None = Field(None, description="End, good or bad.")
-    running_seconds: Annotated[Int64, Field(ge=0)] = Field(0, description="Seconds of running over all attempts.")
-    last_verdict: Verdict | None = Field(None, description="How the newest finished attempt ended.")
+    uncounted_step: Count = Field(default=0, description="Step of the newest checkpoint when the uncounted row began.")
+    failures: Count = Field(default=0, description="Attempts that counted against spec.retries.")
+    uncounted: Count = Field(default=0, description="Uncounted attempts in a row without a newer checkpoint.")
+    rung: Rung = Field(default=Rung(), description="Rungs of the memory ladders.")
+    cache_ready: bool = Field(default=False, description="The cache stage has finished for this configuration.")
+    start_time: Time | None = Field(default=None, description="First start.")
+    completion_time: Time | None = Field(default=None, description="End, good or bad.")
+    running_seconds: Annotated[Int64, Field(ge=0)] = Field(
+        default=0, description="Seconds of running over all attempts."
+    )
+    last_verdict: Verdict | None = Field(default=None, description="How the newest finished attempt ended.")
     attempts: list[Verdict] = Field(
         default_factory=list,
         max_length=LAST_ATTEMPTS,
         description="How the last attempts ended.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    result: Opaque | None = Field(None, description="Paths and figures of a finished run.")
+    result: Opaque | None = Field(default=None, description="Paths and figures of a finished run.")
