@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ltx2_job.errors import ConfigError, Problem
-from ltx2_job.models.layout import PREFIX as MODEL_PREFIX
-from ltx2_job.models.names import place
 from ltx2_job.workspace import RunFolder, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ltx2_job.models.transformer import LTX2Transformer
 
 OFFICIAL: Final = "diffusion_model."
 DIFFUSERS: Final = "transformer."
@@ -94,7 +90,8 @@ def write_lora(
 def load_lora(path: Path) -> "dict[str, Tensor]":
     """Read a LoRA file of either form: official key (`diffusion_model.<layer>.lora_A|B.weight`) -> fp32, scale in B.
 
-    The scale is taken from an `.alpha` tensor of the layer or from diffusers' header entry; without either it is 1.
+    The scale is taken from an `.alpha` tensor of the layer or from diffusers' header entry; without either it is 1. The few
+    modules outside the blocks that diffusers renames keep the name that the file has for them.
     Raises ConfigError (field lora) naming the file and what it is for names of other kinds.
     """
     from safetensors import SafetensorError, safe_open
@@ -119,23 +116,6 @@ def load_lora(path: Path) -> "dict[str, Tensor]":
         result[f"{OFFICIAL}{layer}.lora_A.weight"] = a
         result[f"{OFFICIAL}{layer}.lora_B.weight"] = b * scale
     return result
-
-
-def attach_lora(transformer: "LTX2Transformer", lora: "Mapping[str, Tensor]", name: str = "lora") -> None:
-    """Add a LoRA in official keys (see `load_lora`) to a transformer as an adapter of that name, beside its weights.
-
-    Raises ConfigError where the transformer has no such layer.
-    """
-    known = {path for path, _ in transformer.named_modules()}
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in lora.items():
-        layer, part = key.removeprefix(OFFICIAL).split(".lora_")
-        found = place(f"{MODEL_PREFIX}{layer}.weight")
-        module = found.name.removesuffix(".weight") if found else layer
-        if module not in known:
-            raise ConfigError(Problem("lora", f"the model has no layer {layer}", "use a LoRA made for this version of LTX-2"))
-        renamed[f"{module}.lora_{part}"] = tensor
-    transformer.load_lora_adapter(renamed, prefix=None, adapter_name=name)
 
 
 def to_bytes(tensors: "Mapping[str, Tensor]", header: Mapping[str, str]) -> bytes:

@@ -10,7 +10,7 @@ a run that was killed and resumed ends with the same bits as one that was not.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ltx2_job.stage import Stage
 from ltx2_job.training.adapters import AdapterSet
 from ltx2_job.training.batches import Batches, Noise, Reader
 from ltx2_job.training.course import Course, choose_checkpoint, resume
-from ltx2_job.training.held_out import HeldOut, Measurement
+from ltx2_job.training.held_out import HeldOut
 from ltx2_job.training.optimizers import Optimizer, build, weight_dtype
 from ltx2_job.training.outcome import finish
 from ltx2_job.training.processes import Processes, join
@@ -262,10 +262,10 @@ class _Run:
         if self.processes.first and self.validate is not None:
             self.stage.reporter.state("validating")
             self.model.eval()
-            with torch.no_grad():
-                files = self.validate(self.model, self.course.step)
+            # Told to stop meanwhile: the loop sees it too, and leaves with a checkpoint, together with the other processes.
+            with torch.no_grad(), suppress(Stopped):
+                self.stage.reporter.validation(self.course.step, self.validate(self.model, self.course.step))
             self.model.train()
-            self.stage.reporter.validation(self.course.step, files)
 
     def _measuring(self) -> bool:
         return self.course.step == 0 or self._due(self.stage.config.eval_steps_interval)

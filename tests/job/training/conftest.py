@@ -7,18 +7,11 @@ import pytest
 
 from ltx2_job.memory.plan import MemoryPlan
 from ltx2_job.models.load import Checkpoint
-from ltx2_job.models.tiny import write_tiny
 from ltx2_job.models.transformer import LTX2Transformer
 
 
-@pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The combined file of a tiny 2.0 model."""
-    return write_tiny(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture
-def transformer(model_file: Path) -> Callable[[], LTX2Transformer]:
+def transformer(tiny20: Path) -> Callable[[], LTX2Transformer]:
     """Loads the tiny transformer, fp32 on the CPU."""
-    base = Checkpoint.open(model_file)
+    base = Checkpoint.open(tiny20)
     return lambda: base.transformer(MemoryPlan.parse("fp32/resident/keep:48"), "cpu")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from reference import sigma as reference
 
 from ltx2_job.training.draw import Draw, draw, generator, held_out_draw, shift_of, sigma_of, static_sigma_of
+from reference import sigma as reference
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import loss as reference
 from torch import Tensor
 
 from ltx2_job.models.transformer import LTX2Transformer, Stream
@@ -15,6 +14,7 @@ from ltx2_job.training import objective
 from ltx2_job.training.adapters import AdapterSet
 from ltx2_job.training.draw import Draw
 from ltx2_job.training.objective import Batch, losses
+from reference import loss as reference
 
 GRID, AUDIO, WEIGHT = (2, 2, 2), 5, 0.7
 SOUNDING = [True, False, True]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from reference import schedules as reference
 
 from ltx2_job.errors import ConfigError
 from ltx2_job.training.schedules import SHAPES, Schedule
+from reference import schedules as reference
 
 
 @pytest.mark.parametrize("name", SHAPES)
