@@ -32,7 +32,7 @@ class MemoryKeys(BaseModel):
         None, "blocks between two recomputed segments", _RECOMPUTE, idle=(1,)
     )
     offload_during_startup: Bool = key(
-        True, "never hold the VAE and the text encoder on the GPU at once while caching", OURS
+        True, "keep the VAE and the text encoder from being on the GPU at once; caching always does", OURS
     )
     ramtorch: Bool = later(False, "stream the base's linear weights from host memory", _RAMTORCH)
     ramtorch_text_encoder: Bool = later(False, "stream the text encoder's linear weights", _RAMTORCH)
