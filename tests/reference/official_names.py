@@ -238,7 +238,7 @@ def expand(pattern):
 
 
 def tensors(version):
-    """(official name, dtype, shape, part, diffusers name) of every tensor, sorted; part and name "-" for unused ones."""
+    """(official name, dtype, shape, part, diffusers name) of every tensor, sorted; the last two are "-" if unused."""
     new = version == "2.3"
     parts = {
         "transformer": transformer(new),
@@ -260,7 +260,6 @@ def tensors(version):
 
 def text(version):
     """The checked-in form: one line per tensor."""
-    listed = tensors(version)
     lines = []
     for name, dtype, shape, part, other in tensors(version):
         lines.append(" ".join([name, dtype, ",".join(map(str, shape)), part, other]))

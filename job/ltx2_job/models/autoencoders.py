@@ -65,10 +65,10 @@ def decode_audio(
     """
     latents = latents.to(audio_vae.device, torch.float32)
     packed = latents * audio_vae.latents_std.float() + audio_vae.latents_mean.float()
-    bins = packed.shape[-1] // audio_vae.config.latent_channels
+    bins = packed.shape[-1] // audio_vae.config["latent_channels"]
     mel = audio_vae.decode(_unpack(packed, bins).to(audio_vae.dtype)).sample
     wave = vocoder(mel.to(vocoder.device, vocoder.dtype))
-    return wave.float(), int(vocoder.config.output_sampling_rate)
+    return wave.float(), int(vocoder.config["output_sampling_rate"])
 
 
 def _channels(statistic: Tensor) -> Tensor:

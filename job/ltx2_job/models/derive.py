@@ -166,7 +166,8 @@ def _text(look: _Look, header: Header, version: Version, transformer: Transforme
 def _video_vae(look: _Look, version: Version) -> VideoVAE:
     new = version == "2.3"
     encoder, encoder_layers = (128, 256, 512, 1024, 1024 if new else 2048), (4, 6, 4 if new else 6, 2, 2)
-    decoder, decoder_layers = (1024, 512, 256, 128), (5, 5, 5, 5)
+    decoder: Shape = (1024, 512, 256, 128)
+    decoder_layers: Shape = (5, 5, 5, 5)
     if new:
         decoder, decoder_layers = (1024, 512, 512, 256, 128), (2, 2, 4, 6, 4)
 

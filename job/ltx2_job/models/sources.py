@@ -96,9 +96,10 @@ def shards(folder: Path) -> dict[str, Located]:
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if len(indices) > 1:
         raise fault(f"{folder} has {len(indices)} weight indices ({', '.join(i.name for i in indices)}); keep one")
+    weight_map: dict[str, str] = {}
     if indices:
-        weight_map = read_json_file(indices[0]).get("weight_map")
-        if not isinstance(weight_map, dict):
+        weight_map = read_json_file(indices[0]).get("weight_map") or {}
+        if not weight_map:
             raise fault(f"{indices[0]} has no weight_map", "download the folder again")
         files = [folder / name for name in sorted(set(weight_map.values()))]
     else:

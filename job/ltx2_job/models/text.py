@@ -101,7 +101,7 @@ def load_text_encoder(
     Raises CheckpointError if Gemma's tensors do not fit its configuration, or its sizes do not fit the connectors.
     """
     config = Gemma3TextConfig(**folder.text_config)
-    hidden, states = connectors.config.caption_channels, connectors.config.text_proj_in_factor
+    hidden, states = connectors.config["caption_channels"], connectors.config["text_proj_in_factor"]
     if (config.hidden_size, config.num_hidden_layers + 1) != (hidden, states):
         raise fault(
             f"{folder.model} has {config.num_hidden_layers} layers of width {config.hidden_size}, this model wants "

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from accelerate import init_empty_weights
@@ -68,7 +68,7 @@ def tokenizer() -> GemmaTokenizer:
     """Gemma's kind of tokenizer (byte fallback, beginning mark first) over a small fixed vocabulary."""
     vocabulary = list(_SPECIAL) + [f"<0x{byte:02X}>" for byte in range(256)]
     vocabulary += ["\u2581"] + [chr(code) for code in range(33, 127)]
-    merges: list[tuple[str, str]] = []
+    merges: list[Any] = []  # pairs; the library takes them, its annotation knows only strings
     # A token for each word in a sentence ("▁word") and for each piece inside of words.
     for symbols in [["\u2581", *word] for word in _WORDS.split()] + [list(piece) for piece in _PIECES.split()]:
         while len(symbols) > 1:
@@ -81,7 +81,7 @@ def tokenizer() -> GemmaTokenizer:
     return GemmaTokenizer(vocab=ids, merges=merges, model_max_length=TOKENS, padding_side="left", add_bos_token=True)
 
 
-def _config() -> dict[str, object]:
+def _config() -> dict[str, Any]:
     return {
         "text_config": {
             "model_type": "gemma3_text",
