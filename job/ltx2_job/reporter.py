@@ -148,6 +148,7 @@ class LiveReporter(Reporter):
     def checkpoint(self, step: int, path: Path, seconds: float) -> None:
         """Show the checkpoint, and leave the page on the volume: for a killed process it is the last word."""
         page_time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.progress.step = max(self.progress.step, step)  # its numbers may not have been read yet
         self.progress.checkpoint = {"step": step, "path": str(path), "time": page_time}
         self._metrics.checkpoint(step, seconds)
         write_last_word(self.progress.page(), None, self._run, self.progress.attempt)
@@ -272,4 +273,5 @@ def _doing(progress: Progress) -> str:
         return "stopping before the first step"
     if progress.state == "validating":
         return "leaving validation, writing checkpoint"
-    return f"finishing step {progress.step + 1}, writing checkpoint"
+    # The trainer reads a step's numbers while the next one is computed, and that next one is still shown to nobody.
+    return f"finishing step {progress.step + 2}, writing checkpoint"

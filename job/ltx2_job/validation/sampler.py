@@ -104,11 +104,9 @@ def _guided(
 
     def predict(text: Prompt, **changes: Any) -> tuple[Tensor, Tensor]:
         sigma = torch.full((1,), level, device=tokens[0].device)
-        streams = (
-            Stream(latent, sigma, None, caption[None].to(latent.device))
-            for latent, caption in zip(tokens, (text.video, text.audio), strict=True)
-        )
-        velocities = model.velocity(*streams, tables, **changes)
+        video = Stream(tokens[0], sigma, None, text.video[None].to(sigma.device))
+        audio = Stream(tokens[1], sigma, None, text.audio[None].to(sigma.device))
+        velocities = model.velocity(video, audio, tables, **changes)
         return tokens[0] - level * velocities[0].float(), tokens[1] - level * velocities[1].float()
 
     nothing = (None, None)

@@ -129,7 +129,7 @@ def test_the_first_signal_is_answered(tmp_path, stage, state, words):
     """Catches Ctrl-C that seems ignored while a step of a minute goes on."""
     setup = Setup(tmp_path, stage)
     if stage == "train":
-        setup.reporter.step(811, 2000, {})
+        setup.reporter.step(810, 2000, {})
     setup.reporter.state(state)
     setup.reporter.stopping()
     setup.reporter._announcer.join(5)
@@ -198,6 +198,13 @@ def test_a_checkpoint_leaves_a_word_for_the_case_of_a_kill(setup, tmp_path):
     setup.reporter.checkpoint(500, tmp_path / "step-0000500", 1.0)
     word = json.loads((setup.run.attempts / "2.json").read_text())
     assert word["checkpoint"]["step"] == word["step"] == 500 and "exitCode" not in word
+
+
+def test_a_checkpoint_counts_as_a_step_that_was_done(setup, tmp_path):
+    """The numbers of a step are read one step late. Catches a last word whose step is behind its own checkpoint."""
+    setup.reporter.step(31, 2000, {"loss": 0.5})
+    setup.reporter.checkpoint(32, tmp_path / "step-0000032", 1.0)
+    assert setup.reporter.progress.step == 32
 
 
 def test_a_superseded_attempt_stops_writing(setup):
