@@ -122,6 +122,20 @@ def find(name: str, field: str = "spec.gpu.class") -> GpuClass:
     raise ConfigError(Problem(field, f"{name} is no GPU class", remedy))
 
 
+def of_product(product: str) -> GpuClass | None:
+    """The class of a product as a driver's tool prints it ("NVIDIA H200"), None where the table does not hold it."""
+    for entry in CLASSES:
+        names = [value for key, values in entry.labels.items() if key != AMD_DEVICE for value in values]
+        if _plain(product) in map(_plain, names):
+            return entry
+    return None
+
+
+def _plain(product: str) -> str:
+    """Labels replace blanks by dashes (NVIDIA) or underscores (AMD)."""
+    return product.strip().lower().replace("-", " ").replace("_", " ")
+
+
 def cheapest_first(classes: Iterable[GpuClass]) -> list[GpuClass]:
     """Least memory first (in whole GiB: cards of 80 differ by some MiB), then the lower rate; no prices here."""
     return sorted(classes, key=lambda entry: (round(entry.memory_bytes / 2**30), entry.bf16_tflops))

@@ -301,3 +301,14 @@ def test_a_missing_file_and_another_model_are_named(tmp_path: Path) -> None:
 def test_round_up() -> None:
     assert [estimate.round_up(value, 10) for value in (0, 1, 10, 10.5)] == [0, 10, 10, 20]
     assert math.isclose(estimate.round_up(1.2 * GIB, GIB) / GIB, 2)
+
+
+@pytest.mark.parametrize("version", ["20", "23"])
+def test_the_projects_own_tiny_checkpoint_is_read(version: str, request: pytest.FixtureRequest) -> None:
+    """Mutation caught: a prefix of the file's layout that is not known here, whose tensors would not be counted."""
+    path: Path = request.getfixturevalue(f"tiny{version}")
+    model = estimate.read_model(path)
+    assert (model.blocks, model.width, model.audio_width) == (2, 64, 32)
+    assert min(model.transformer, model.connectors, model.text_encoder, model.video_encoder, model.audio) > 0
+    parts = model.transformer + model.connectors + model.video_encoder + model.video_decoder + model.audio
+    assert 2 * parts <= path.stat().st_size <= 4 * parts

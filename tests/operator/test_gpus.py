@@ -82,3 +82,19 @@ def test_a_node_matches_one_class_at_most() -> None:
             for value in values:
                 where = node({key: value}, nvidia_com="1", amd_com="1")
                 assert [other.name for other in gpus.CLASSES if other.on(where)] == [entry.name]
+
+
+@pytest.mark.parametrize(
+    ("product", "name"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H100 80GB HBM3\n", "h100-80g"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("AMD Instinct MI300X OAM", "mi300x"),
+        ("Tesla T4", None),
+        ("744c", None),
+    ],
+)
+def test_product_names_of_a_driver(product: str, name: str | None) -> None:
+    found = gpus.of_product(product)
+    assert (found.name if found else None) == name
