@@ -50,9 +50,9 @@ class Encoding:
         """
         if self.work.videos:
             self._videos()
-        if self.work.audios:
+        if self.work.audios and self.work.trained:
             self._audios()
-        if self.work.texts:
+        if self.work.texts and self.work.trained:
             self._texts()
 
     def _videos(self) -> None:

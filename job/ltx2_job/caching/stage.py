@@ -76,7 +76,7 @@ def open_checkpoint(stage: "Stage") -> "Checkpoint":
     for what, each in (("checkpoint", named), ("text encoder", gemma)):
         if each and not stage.workspace.resolve(each).exists():
             raise NoInputError(
-                f"{each}: the {what} is not there yet; put it on the volume (downloads from a hub are not supported yet)"
+                f"{each}: the {what} is not there yet; put it on the volume (hub downloads are not supported yet)"
             )
     return Checkpoint.open(path, stage.workspace.resolve(gemma) if gemma else None)
 

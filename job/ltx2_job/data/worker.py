@@ -250,7 +250,7 @@ def _text(error: BaseException) -> str:
 
 
 def _send(pipe: BinaryIO, kind: bytes, body: Any) -> None:
-    pipe.write(kind + struct.pack("<Q", len(body)))
+    pipe.write(kind + struct.pack("<Q", memoryview(body).nbytes))
     pipe.write(body)
 
 
@@ -269,7 +269,7 @@ def answer(request: dict[str, Any], pipe: BinaryIO) -> None:
             wave = audio.read(path, Fraction(request["seconds"]), Fraction(request["origin"]))
             result["sounds"] = wave is not None and audio.sounds(wave)
             if wave is not None:
-                _send(pipe, b"D", wave.data.cast("B"))
+                _send(pipe, b"D", wave.data)
         else:
             raise Refused(f"unknown request {request['op']!r}")
     except audio.UnreadableSound as error:
@@ -289,7 +289,8 @@ def main() -> None:
     # Nothing but answers may reach the pipe: whatever a library prints goes to standard error.
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    av.logging.set_level(av.logging.PANIC)
+    # The library's log level stays as it is (silent): setting one installs a callback that wants the interpreter's lock
+    # from decoding threads, which can stand still for ever.
     _send(pipe, b"J", json.dumps({"ok": True, "av": av.__version__}).encode())  # ready
     pipe.flush()
     for line in sys.stdin.buffer:
