@@ -1,44 +1,45 @@
 """Headers of published files that nobody has to download: names and shapes from the checked-in lists."""
 
 import functools
-import json
+import math
 from pathlib import Path
 
 import pytest
 
-from ltx2_job.models.header import Header, encode_header, parse_header
+from ltx2_job.models.header import ITEM_BYTES, Header, TensorEntry
 from reference import official_headers, official_names
 
 FILE = Path("ltx-2.safetensors")
 
 
-def make_header(tensors, metadata) -> Header:
-    """A header for tensors {name: (dtype, shape)} that exist nowhere."""
-    raw = encode_header(tensors, metadata)
-    entries = json.loads(raw)
-    ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-    return parse_header(entries, path=FILE, json_bytes=len(raw), file_bytes=8 + len(raw) + max(ends))
-
-
 @functools.cache
-def published_tensors(version):
-    return {name: (dtype, shape) for name, dtype, shape, _, _ in official_names.read(version)}
+def published_entries(version):
+    return {name: entry(name, dtype, shape) for name, dtype, shape, _, _ in official_names.read(version)}
+
+
+def entry(name, dtype, shape):
+    """A tensor as a header describes it; its bytes lie nowhere."""
+    return TensorEntry(name, dtype, tuple(shape), 0, ITEM_BYTES[dtype] * math.prod(shape))
 
 
 @pytest.fixture
 def published():
     """published(version, change=None, config=None, **metadata) -> the header of a full-size file.
 
-    change: a function that may alter the dictionary of tensors; config: one that may alter the header's config.
+    change: a function that may alter the dictionary {name: (dtype, shape)}; config: one that may alter the header's
+    config.
     """
 
     def make(version, change=None, config=None, **metadata):
-        tensors = dict(published_tensors(version))
+        entries = published_entries(version)
+        tensors = {name: (known.dtype, known.shape) for name, known in entries.items()}
         sections = official_headers.config(version)
         if change:
             change(tensors)
         if config:
             config(sections)
-        return make_header(tensors, official_headers.metadata(version, sections) | metadata)
+        if change:
+            entries = {name: entry(name, dtype, shape) for name, (dtype, shape) in tensors.items()}
+        return Header(FILE, entries, official_headers.metadata(version, sections) | metadata)
 
     return make
