@@ -74,7 +74,10 @@ def save(
             (temporary / name).chmod(0o644)  # the library makes it readable by its writer alone
         _write(temporary / STATE, json.dumps({"version": VERSION, "step": step, **state}, indent=2, sort_keys=True))
         files = {name: _seal(temporary / name) for name in (ADAPTER, OPTIMIZER, STATE)}
-        _write(temporary / MANIFEST, json.dumps({"version": VERSION, "step": step, "files": files}, indent=2, sort_keys=True))
+        _write(
+            temporary / MANIFEST,
+            json.dumps({"version": VERSION, "step": step, "files": files}, indent=2, sort_keys=True),
+        )
         _sync(temporary / MANIFEST)
         sync_folder(temporary)
         guard()

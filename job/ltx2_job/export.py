@@ -1,8 +1,8 @@
 """LoRA files: the two forms that are written at the end of a run, and reading either one back.
 
-`lora.safetensors` has the official names and alpha folded into B: its readers (the official trainer, ComfyUI, diffusers)
-multiply B by A and nothing else. `lora.diffusers.safetensors` has diffusers' names, the weights as trained, and the scale
-in the header entry that diffusers' pipeline loader reads. Both give the same model.
+`lora.safetensors` has the official names and alpha folded into B: its readers (the official trainer, ComfyUI,
+diffusers) multiply B by A and nothing else. `lora.diffusers.safetensors` has diffusers' names, the weights as trained,
+and the scale in the header entry that diffusers' pipeline loader reads. Both give the same model.
 """
 
 import json
@@ -26,8 +26,16 @@ DIFFUSERS_SETTINGS: Final = "lora_adapter_metadata"  # the header entry that dif
 _FOREIGN: Final = (
     (("lokr_", "hada_", "oft_", "lycoris_"), "a LyCORIS file", "convert it to a plain LoRA"),
     (("dora_scale", "lora_magnitude_vector"), "a DoRA file", "DoRA is not supported; use a plain LoRA"),
-    (("lora_down", "lora_up", "lora_unet_"), "a Kohya file", "convert its names to diffusion_model.<layer>.lora_A/lora_B"),
-    (("text_embedding_projection.", "connectors."), "a LoRA of the text path too", "use a LoRA of the transformer alone"),
+    (
+        ("lora_down", "lora_up", "lora_unet_"),
+        "a Kohya file",
+        "convert its names to diffusion_model.<layer>.lora_A/lora_B",
+    ),
+    (
+        ("text_embedding_projection.", "connectors."),
+        "a LoRA of the text path too",
+        "use a LoRA of the transformer alone",
+    ),
 )
 
 
@@ -90,9 +98,9 @@ def write_lora(
 def load_lora(path: Path) -> "dict[str, Tensor]":
     """Read a LoRA file of either form: official key (`diffusion_model.<layer>.lora_A|B.weight`) -> fp32, scale in B.
 
-    The scale is taken from an `.alpha` tensor of the layer or from diffusers' header entry; without either it is 1. The few
-    modules outside the blocks that diffusers renames keep the name that the file has for them.
-    Raises ConfigError (field lora) naming the file and what it is for names of other kinds.
+    The scale is taken from an `.alpha` tensor of the layer or from diffusers' header entry; without either it is 1. The
+    few modules outside the blocks that diffusers renames keep the name that the file has for them. Raises ConfigError
+    (field lora) naming the file and what it is for names of other kinds.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -121,8 +129,8 @@ def load_lora(path: Path) -> "dict[str, Tensor]":
 def to_bytes(tensors: "Mapping[str, Tensor]", header: Mapping[str, str]) -> bytes:
     """A safetensors file whose bytes depend on its content alone.
 
-    The library writes the header's entries in the order of a hash table that is seeded per process; they are put in order
-    here, so that two equal LoRAs are equal files.
+    The library writes the header's entries in the order of a hash table that is seeded per process; they are put in
+    order here, so that two equal LoRAs are equal files.
     """
     from safetensors.torch import save
 
@@ -149,7 +157,9 @@ def _layers(path: Path, tensors: "Mapping[str, Tensor]") -> "dict[tuple[str, str
             raise _refuse(path, f"has bare or unknown names (tensor {key})", remedy)
         layer, _, part = key.removeprefix(prefix).removesuffix(".weight").rpartition(".")
         if part not in ("lora_A", "lora_B", "alpha") or not layer:
-            raise _refuse(path, f"tensor {key} is no part of a LoRA", "a layer has lora_A.weight, lora_B.weight and perhaps alpha")
+            raise _refuse(
+                path, f"tensor {key} is no part of a LoRA", "a layer has lora_A.weight, lora_B.weight and perhaps alpha"
+            )
         layers.setdefault((prefix, layer), {})[part] = tensor
     if not layers:
         raise _refuse(path, "holds no tensor", "give a LoRA file")

@@ -149,7 +149,6 @@ class Server:
         dual = in_pod and socket.has_dualstack_ipv6()
 
         class Listener(ThreadingHTTPServer):
-            daemon_threads = True
             address_family = socket.AF_INET6 if dual else socket.AF_INET
 
             def server_bind(self) -> None:

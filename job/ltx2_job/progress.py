@@ -100,7 +100,7 @@ def timestamp() -> str:
 
 def clean(text: str, limit: int) -> str:
     """One printable line of at most `limit` characters; undecodable bytes of file names become question marks."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    line = " ".join(text.split())
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

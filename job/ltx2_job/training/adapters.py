@@ -1,13 +1,13 @@
 """The trainable LoRA: one flat weight buffer and one flat gradient buffer, with a view per tensor.
 
-peft creates the layers (so that LoRA files, diffusers' switches and everybody's tools know them); their parameters are then
-views into the flat buffers. So the optimizer, clipping, the exchange between processes and a checkpoint each handle one
-tensor, and nothing but official names is ever written to disk.
+peft creates the layers (so that LoRA files, diffusers' switches and everybody's tools know them); their parameters are
+then views into the flat buffers. So the optimizer, clipping, the exchange between processes and a checkpoint each
+handle one tensor, and nothing but official names is ever written to disk.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,9 @@ class AdapterSet:
     scalars that are summed over the processes together with it. `views`: official key -> view into `weight`.
     """
 
-    def __init__(self, rank: int, alpha: float, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self, rank: int, alpha: float, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
+    ):
         self.rank, self.alpha, self.shapes = rank, alpha, dict(shapes)
         count = sum(math.prod(shape) for shape in shapes.values())
         self.weight = torch.zeros(count, dtype=dtype, device=device)
@@ -62,13 +64,20 @@ class AdapterSet:
     ) -> "AdapterSet":
         """Freeze the transformer and give every target layer a LoRA: B = 0, A uniform in +-1/sqrt(width of its input).
 
-        A comes from (seed, key) alone, so it is the same on every process. Raises ConfigError where no layer is a target.
+        A comes from (seed, key) alone, so it is the same on every process. Raises ConfigError where no layer is a
+        target.
         """
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
 
         transformer.requires_grad_(False)
-        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # declared as int, used as a number
+            lora_dropout=dropout,
+            target_modules=list(targets),
+            bias="none",
+        )
         try:
             # On the meta device: the weights are made below, in the flat buffer.
             inject_adapter_in_model(config, transformer, adapter_name=NAME, low_cpu_mem_usage=True)
@@ -77,17 +86,19 @@ class AdapterSet:
         layers = {path: layer for path, layer in transformer.named_modules() if isinstance(layer, LoraLayer)}
         shapes: dict[str, tuple[int, ...]] = {}
         for path, layer in layers.items():
-            shapes[f"{PREFIX}{path}.lora_A.weight"] = (rank, layer.in_features)
-            shapes[f"{PREFIX}{path}.lora_B.weight"] = (layer.out_features, rank)
+            base = cast(nn.Linear, layer.get_base_layer())
+            outputs, inputs = base.weight.shape
+            shapes[f"{PREFIX}{path}.lora_A.weight"] = (rank, inputs)
+            shapes[f"{PREFIX}{path}.lora_B.weight"] = (outputs, rank)
         device = next(transformer.parameters()).device
         adapters = AdapterSet(rank, alpha, shapes, dtype, device)
         gradients = adapters.split(adapters.gradient)
         for path, layer in layers.items():
             # The input keeps the compute precision; the weights come to it, not the other way round.
             layer.cast_input_dtype_enabled = False
-            for part, modules in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
+            for part in ("lora_A", "lora_B"):
                 key = f"{PREFIX}{path}.{part}.weight"
-                modules[NAME] = adapters._linear(key, gradients[key])
+                getattr(layer, part)[NAME] = adapters._linear(key, gradients[key])
         for key, view in adapters.views.items():
             if ".lora_A." in key:
                 bound = 1.0 / math.sqrt(view.shape[1])

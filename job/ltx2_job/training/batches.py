@@ -1,4 +1,4 @@
-"""From the plan of a step to tensors: reads the store and draws the noise of the coming steps while this one is computed."""
+"""From the plan of a step to tensors, for the coming steps while the present one is computed."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -76,7 +76,9 @@ class Reader:
         try:
             return self.store.get(kind, key)
         except KeyError:
-            raise DataError(f"{sample.path}: its {kind} item {key} is not in the cache; run `ltx2 cache` again") from None
+            raise DataError(
+                f"{sample.path}: its {kind} item {key} is not in the cache; run `ltx2 cache` again"
+            ) from None
 
     def _check(self, sample: Sample, kind: str, latents: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(latents.shape) != shape:
@@ -111,7 +113,9 @@ Work = list[tuple[Batch, Draw]]
 class Batches:
     """The micro-batches of one rank, step after step, made ready by a thread. Use as a context manager."""
 
-    def __init__(self, planner: Planner, reader: Reader, noise: Noise, rank: int, device: torch.device, first: int, last: int):
+    def __init__(
+        self, planner: Planner, reader: Reader, noise: Noise, rank: int, device: torch.device, first: int, last: int
+    ):
         """Steps from index `first` up to but not including `last`."""
         self._planner, self._reader, self._noise, self._rank, self._device = planner, reader, noise, rank, device
         self._coming = iter(range(first, last))
@@ -123,7 +127,9 @@ class Batches:
             self._ask()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def next(self) -> Work:

@@ -1,4 +1,4 @@
-"""Where a training stands: the part of its state that is neither weights nor optimizer, and how it begins or goes on."""
+"""Where a training stands, how it begins and how it goes on: its state beside weights and optimizer."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,8 +1,8 @@
 """Every random number of training, drawn outside the step from (seed, step, sample, role) alone.
 
-Each sample has its own counter-based generator (Philox) per role, keyed by a hash of those four. So a draw does not depend
-on what was drawn before it: resuming, the number of processes, the memory plan and how samples are grouped into batches
-change nothing, and there is no generator state to save but the step.
+Each sample has its own counter-based generator (Philox) per role, keyed by a hash of those four. So a draw does not
+depend on what was drawn before it: resuming, the number of processes, the memory plan and how samples are grouped into
+batches change nothing, and there is no generator state to save but the step.
 """
 
 import hashlib
@@ -45,8 +45,8 @@ class Named(Protocol):
 class Draw:
     """The random part of one micro-batch of B samples with N video and L audio tokens.
 
-    video_noise [B, N, C] and audio_noise [B, L, C] fp32 standard normal; video_sigma and audio_sigma [B] fp32 in [0, 1];
-    clean [B, N] bool, true on conditioned tokens (kept clean, timestep 0, not in the loss).
+    video_noise [B, N, C] and audio_noise [B, L, C] fp32 standard normal; video_sigma and audio_sigma [B] fp32 in [0,
+    1]; clean [B, N] bool, true on conditioned tokens (kept clean, timestep 0, not in the loss).
     """
 
     video_noise: Tensor
@@ -72,15 +72,15 @@ def generator(seed: int, step: int | str, sample: str, position: int, role: str)
 
 
 def shift_of(tokens: int) -> float:
-    """mu of the shifted logit-normal for a modality's own token count: 0.95 at 1024, 2.05 at 4096, linear, not clamped."""
+    """mu of the shifted logit-normal by a modality's own tokens: linear, 0.95 at 1024, 2.05 at 4096, not clamped."""
     return 0.95 + 1.10 * (tokens - 1024) / 3072
 
 
 def sigma_of(normal: float, uniform: float, switch: float, mu: float) -> float:
     """A noise level from three variates: the official trainer's shifted logit-normal.
 
-    z = mu + normal, y = sigmoid(z), stretched so that the 0.5 % and 99.9 % quantiles land on 0 and 1; below epsilon it is
-    mirrored at epsilon; clamped to [0, 1]. Where `switch` < 0.1 the level is uniform in (epsilon, 1) instead.
+    z = mu + normal, y = sigmoid(z), stretched so that the 0.5 % and 99.9 % quantiles land on 0 and 1; below epsilon it
+    is mirrored at epsilon; clamped to [0, 1]. Where `switch` < 0.1 the level is uniform in (epsilon, 1) instead.
     """
     if switch < UNIFORM_SHARE:
         return EPSILON + (1.0 - EPSILON) * uniform
@@ -94,8 +94,8 @@ def sigma_of(normal: float, uniform: float, switch: float, mu: float) -> float:
 def static_sigma_of(normal: float, shift: float) -> float:
     """A noise level under `flow_schedule_shift`: s y / (1 + (s - 1) y) with y = sigmoid(normal).
 
-    That is the plain logit-normal with mean ln(s), as the key means it in the guide's trainer: no stretching, no uniform
-    share, the same for every token count.
+    That is the plain logit-normal with mean ln(s), as the key means it in the guide's trainer: no stretching, no
+    uniform share, the same for every token count.
     """
     level = _sigmoid(normal)
     return shift * level / (1.0 + (shift - 1.0) * level)
@@ -114,9 +114,9 @@ def draw(
 ) -> Draw:
     """The draw of one micro-batch of training, on the host.
 
-    `grid` is the latent (frames, height, width), all samples alike; `audio_tokens` the audio latents, `channels`
-    those of video and audio. Levels are independent per modality and sample. With `first_frame_probability` a sample's latent frame 0 is clean; never where
-    there is only one frame, since nothing would be left to learn.
+    `grid` is the latent (frames, height, width), all samples alike; `audio_tokens` the audio latents, `channels` those
+    of video and audio. Levels are independent per modality and sample. With `first_frame_probability` a sample's latent
+    frame 0 is clean; never where there is only one frame, since nothing would be left to learn.
     """
     frames, height, width = grid
     tokens = frames * height * width
@@ -133,7 +133,12 @@ def draw(
 
 
 def held_out_draw(
-    seed: int, sample: str, grid: tuple[int, int, int], audio_tokens: int, level: float, *,
+    seed: int,
+    sample: str,
+    grid: tuple[int, int, int],
+    audio_tokens: int,
+    level: float,
+    *,
     channels: tuple[int, int] = (128, 128),
 ) -> Draw:
     """The draw of one held-out measurement of one sample: fixed noise, `level` for both modalities, nothing clean."""

@@ -1,4 +1,4 @@
-"""The loss that says whether training helps: fixed clips, fixed noise, fixed levels; the same question at every step."""
+"""The loss that says whether training helps: the same clips, noise and levels at every step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ BORROWED: Final = 8  # training clips that are measured where no dataset is of t
 
 @dataclass(frozen=True)
 class Measurement:
-    """Mean over clips and levels: of the video loss, of the audio loss over sounding clips, and video + weight x audio."""
+    """Means over clips and levels: video loss, audio loss of sounding clips, and video + weight x audio."""
 
     total: float
     video: float
@@ -81,7 +81,12 @@ class HeldOut:
                 batch = self._reader.batch([_Question(sample)], samples=1, sounding=1).to(device)
                 for level in LEVELS:
                     chance = held_out_draw(
-                        self._seed, sample.id, grid_of(sample), audio_tokens(sample), level, channels=self._reader.channels
+                        self._seed,
+                        sample.id,
+                        grid_of(sample),
+                        audio_tokens(sample),
+                        level,
+                        channels=self._reader.channels,
                     )
                     part = losses(model, batch, chance.to(device), self._weight)
                     sums[0] += part.video

@@ -3,8 +3,9 @@
 Nothing here reads a value on the host or branches on one, so that the whole step can be captured.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 class Batch:
     """The data of one micro-batch of B samples of one bucket.
 
-    video [B, N, C] and audio [B, L, C] fp32: normalised clean latents as tokens (zeros for a sample without sound; L = 1
-    where the run has no audio at all). video_text [B, T, Dv], audio_text [B, T, Da]: connector outputs.
-    video_share [B] fp32: 1 / samples of the whole optimizer step. audio_share [B] fp32: 1 / sounding samples of the whole
-    optimizer step, over all ranks and accumulations, for a sounding sample, 0 for a silent one. a2v_scale [B] fp32: 1 for
-    a sounding sample, 0 for a silent one, which must not be heard by its video. grid: latent (frames, height, width);
+    video [B, N, C] and audio [B, L, C] fp32: normalised clean latents as tokens (zeros for a sample without sound; L =
+    1 where the run has no audio at all). video_text [B, T, Dv], audio_text [B, T, Da]: connector outputs. video_share
+    [B] fp32: 1 / samples of the whole optimizer step. audio_share [B] fp32: 1 / sounding samples of the whole optimizer
+    step, over all ranks and accumulations, for a sounding sample, 0 for a silent one. a2v_scale [B] fp32: 1 for a
+    sounding sample, 0 for a silent one, which must not be heard by its video. grid: latent (frames, height, width);
     fps: frames per second told to the model. isolate: no audio in this run.
     """
 
@@ -41,22 +42,23 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on a device; from pinned memory without waiting."""
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in self._tensors()})
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> "Batch":
         """The same batch in page-locked memory."""
-        return replace(self, **{name: value.pin_memory() for name, value in self._tensors()})
+        return self._each(Tensor.pin_memory)
 
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Any] = {n: change(value) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
 class Losses:
     """This micro-batch's share of the optimizer step's loss, as fp32 scalars.
 
-    Added over all micro-batches and ranks of the step, `video` is the mean over all its samples and `audio` the mean over
-    its sounding samples; `total` is video + weight x audio and carries the gradient.
+    Added over all micro-batches and ranks of the step, `video` is the mean over all its samples and `audio` the mean
+    over its sounding samples; `total` is video + weight x audio and carries the gradient.
     """
 
     total: Tensor
@@ -71,7 +73,8 @@ def noised(clean_latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def masked_mean(squared: Tensor, counted: Tensor) -> Tensor:
-    """Per sample: mean over tokens and channels of `squared` [B, N, C] x `counted` [B, N], divided by the mean of `counted`.
+    """Per sample: mean over tokens and channels of `squared` [B, N, C] x `counted` [B, N], divided by the mean of
+    `counted`.
 
     The divisor is at least 1e-8, so a sample with nothing counted has loss 0.
     """

@@ -1,6 +1,6 @@
-"""Optimizers over the flat LoRA buffer. Each is one object with a learning rate on the device and a state by official key."""
+"""Optimizers over the flat LoRA buffer: one tensor of weights, one of gradients, the rate on the device."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +58,20 @@ class StochasticAdamW:
     """AdamW with bf16 weights and moments, each rounded stochastically, so that small changes survive on average.
 
     The arithmetic of a step is the ordinary AdamW in fp32 on the widened values; only what is stored is rounded: to the
-    neighbour above with the probability of the distance from the one below. The random bits come from (seed, step, chunk)
-    alone. (The guide's trainer has an optimizer of this name with other arithmetic; its slips are not repeated.)
+    neighbour above with the probability of the distance from the one below. The random bits come from (seed, step,
+    chunk) alone. (The guide's trainer has an optimizer of this name with other arithmetic; its slips are not repeated.)
     """
 
     def __init__(
         self, adapters: AdapterSet, *, betas: tuple[float, float], epsilon: float, weight_decay: float, seed: int
     ):
-        self._adapters, self._betas, self._epsilon, self._decay, self._seed = adapters, betas, epsilon, weight_decay, seed
+        self._adapters, self._betas, self._epsilon, self._decay, self._seed = (
+            adapters,
+            betas,
+            epsilon,
+            weight_decay,
+            seed,
+        )
         self._moments = {name: torch.zeros_like(adapters.weight) for name in MOMENTS}
 
     def step(self, number: int, rate: float) -> None:
@@ -80,7 +86,9 @@ class StochasticAdamW:
             denominator = (new_square / (1.0 - second**number)).sqrt_().add_(self._epsilon)
             new_weight = weight.float().mul_(1.0 - rate * self._decay)
             new_weight.addcdiv_(new_mean, denominator, value=-rate / (1.0 - first**number))
-            for stored, value, part in zip((weight, mean, square), (new_weight, new_mean, new_square), bits, strict=True):
+            for stored, value, part in zip(
+                (weight, mean, square), (new_weight, new_mean, new_square), bits, strict=True
+            ):
                 stored.copy_(round_stochastically(value, part))
 
     def moments(self) -> dict[str, Tensor]:
@@ -112,7 +120,7 @@ def weight_dtype(name: str) -> torch.dtype:
 
 def build(config: TrainingConfig, adapters: AdapterSet) -> Optimizer:
     """The optimizer that the configuration names. Raises ConfigError for one that is not built."""
-    settings = {
+    settings: dict[str, Any] = {
         "betas": (config.adam_beta1, config.adam_beta2),
         "epsilon": config.adam_epsilon,
         "weight_decay": config.adam_weight_decay,

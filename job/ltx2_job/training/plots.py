@@ -21,7 +21,9 @@ def write_loss_plot(metrics: Path, picture: Path, title: str) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel="optimizer step", ylabel="loss", title=title)
     axes.plot(list(trained), list(trained.values()), color="0.75", linewidth=0.8, label="training")
-    axes.plot(list(trained), running_mean(list(trained.values())), color="tab:blue", label=f"training, mean of {WINDOW}")
+    axes.plot(
+        list(trained), running_mean(list(trained.values())), color="tab:blue", label=f"training, mean of {WINDOW}"
+    )
     axes.plot(list(held_out), list(held_out.values()), color="tab:red", marker="o", label="held-out")
     axes.grid(alpha=0.3)
     axes.legend()

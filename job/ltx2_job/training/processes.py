@@ -1,4 +1,4 @@
-"""One process or many: the few things that ranks do together. With one process nothing here touches torch.distributed."""
+"""The few things that processes do together. With one process nothing here touches torch.distributed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ from torch import Tensor
 from ltx2_job import exitcodes
 from ltx2_job.errors import JobError, Stopped
 
-# Rank 0 validates and saves while the others wait for the next step's exchange; a lost peer ends the launcher's job anyway.
+# Rank 0 validates and saves while the others wait for the next step's exchange; a lost peer ends the launcher's job
+# anyway.
 PATIENCE = timedelta(hours=2)
 
 
@@ -75,7 +76,9 @@ def join(rank: int, world: int, local_rank: int, device: str) -> Iterator[Proces
         yield processes
         return
     with _peers():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=world, timeout=PATIENCE)
+        dist.init_process_group(
+            "nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=world, timeout=PATIENCE
+        )
     try:
         yield processes
     except Stopped:  # all ranks leave together, so the peers are still there to say goodbye to

@@ -16,8 +16,8 @@ from ltx2_job.training.processes import Processes
 class Step:
     """Zero the flat gradient, forward and backward of every micro-batch, exchange, clip, update.
 
-    clip: ("norm", limit) scales the whole gradient to at most `limit`; ("value", limit) clamps each element; a limit of 0
-    changes nothing. audio_loss_weight: factor of the audio loss beside the video loss.
+    clip: ("norm", limit) scales the whole gradient to at most `limit`; ("value", limit) clamps each element; a limit of
+    0 changes nothing. audio_loss_weight: factor of the audio loss beside the video loss.
     """
 
     def __init__(

@@ -2,9 +2,9 @@
 
     load -> attach the LoRA -> resume -> [step, report, measure, save, validate] ... -> export
 
-The parts: data.plan says which samples, draw which noise, objective what the loss is, step how an update is made, held_out
-how training is judged, checkpoint what is kept. Everything that a step needs follows from (configuration, step number), so
-a run that was killed and resumed ends with the same bits as one that was not.
+The parts: data.plan says which samples, draw which noise, objective what the loss is, step how an update is made,
+held_out how training is judged, checkpoint what is kept. Everything that a step needs follows from (configuration, step
+number), so a run that was killed and resumed ends with the same bits as one that was not.
 """
 
 import math
@@ -29,6 +29,7 @@ from ltx2_job.stage import Stage
 from ltx2_job.training.adapters import AdapterSet
 from ltx2_job.training.batches import Batches, Noise, Reader
 from ltx2_job.training.course import Course, choose_checkpoint, resume
+from ltx2_job.training.draw import generator
 from ltx2_job.training.held_out import HeldOut
 from ltx2_job.training.optimizers import Optimizer, build, weight_dtype
 from ltx2_job.training.outcome import finish
@@ -49,8 +50,8 @@ def run_training(stage: Stage, validate: Validate | None = None) -> None:
     `validate` makes videos with the model as it is at a step and returns their files; only rank 0 calls it.
 
     Raises Stopped after a checkpoint when told to stop; GPUOutOfMemoryError naming the memory plan; NotFiniteError;
-    Superseded when a newer attempt owns the run; PeerLostError; ConfigError, DataError, NoInputError and StorageError as
-    the parts do.
+    Superseded when a newer attempt owns the run; PeerLostError; ConfigError, DataError, NoInputError and StorageError
+    as the parts do.
     """
     with (
         _out_of_memory_named(stage),
@@ -73,7 +74,7 @@ def _train(stage: Stage, processes: Processes, validate: Validate | None) -> Non
         config.lr_scheduler, config.learning_rate, total, config.lr_warmup_steps,
         end=config.lr_end, power=config.lr_power, cycles=config.lr_num_cycles,
     )  # fmt: skip
-    reader = Reader(index.store(), (model.config.in_channels, model.config.audio_in_channels))
+    reader = Reader(index.store(), (model.config["in_channels"], model.config["audio_in_channels"]))
     noise = Noise(config.seed, config.ltx2_first_frame_conditioning_probability, config.flow_schedule_shift)
     held_out = HeldOut(
         index.samples, reader, config.seed, config.audio_loss_weight, processes, lambda: stage.stop.requested
@@ -94,7 +95,7 @@ def _train(stage: Stage, processes: Processes, validate: Validate | None) -> Non
         late: _Late | None = None
         began = time.monotonic()  # of the step, or rather of the stretch from one read-out to the next
         while course.step < total:
-            run.leave_if_told()
+            run.leave_if_told(late)
             asked = time.monotonic()
             work = batches.next()
             waited = time.monotonic() - asked
@@ -154,7 +155,13 @@ class _Run:
         total: int,
         validate: Validate | None,
     ):
-        self.stage, self.processes, self.model, self.adapters, self.optimizer = stage, processes, model, adapters, optimizer
+        self.stage, self.processes, self.model, self.adapters, self.optimizer = (
+            stage,
+            processes,
+            model,
+            adapters,
+            optimizer,
+        )
         self.schedule, self.held_out, self.course, self.total = schedule, held_out, course, total
         self.validate = None if stage.config.validation_disable else validate
         self.saved = course.step if course.step else None  # the newest step that is on disk
@@ -165,10 +172,10 @@ class _Run:
         config, reporter, clips = self.stage.config, self.stage.reporter, len(self.held_out.samples)
         clip = f"by {config.grad_clip_method} at {config.max_grad_norm:g}" if config.max_grad_norm else "off"
         reporter.resumed(self.course.step)
+        size = config.train_batch_size * config.gradient_accumulation_steps * self.processes.world
         reporter.info(
-            f"LoRA rank {self.adapters.rank}, alpha {self.adapters.alpha:g}: {self.adapters.weight.numel():,} weights in "
-            f"{len(self.adapters.views) // 2} layers; {self.total} steps of "
-            f"{config.train_batch_size * config.gradient_accumulation_steps * self.processes.world} clips; clipping {clip}"
+            f"LoRA rank {self.adapters.rank}, alpha {self.adapters.alpha:g}: {self.adapters.weight.numel():,} weights "
+            f"in {len(self.adapters.views) // 2} layers; {self.total} steps of {size} clips; clipping {clip}"
         )
         kind = "training clips, with noise that training never uses" if self.held_out.borrowed else "held-out clips"
         reporter.info(f"held-out loss: over {clips} {kind}")
@@ -181,8 +188,8 @@ class _Run:
         loss = video + self.stage.config.audio_loss_weight * audio
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFiniteError(
-                f"step {late.step}: loss {loss}, gradient norm {norm}; lower learning_rate or max_grad_norm, then go on "
-                f"from the last checkpoint (step {self.saved or 0})"
+                f"step {late.step}: loss {loss}, gradient norm {norm}; lower learning_rate or max_grad_norm, then go "
+                f"on from the last checkpoint (step {self.saved or 0})"
             )
         self.told = stopping > 0
         self.course.saw(loss, late.seconds)
@@ -197,14 +204,15 @@ class _Run:
         # A step of silent clips has no audio loss; 0 would look like a perfect one.
         self.stage.reporter.step(late.step, self.total, values | ({"loss_audio": audio} if sounding > 0 else {}))
 
-    def leave_if_told(self) -> None:
+    def leave_if_told(self, late: _Late | None) -> None:
         """After a wish to stop: checkpoint, then raise Stopped; on every process at the same step.
 
-        Alone, a process looks at its own flag. Several learn of each other's from the exchange of the step before, so that
-        one signal to one of them is enough and nobody waits for a peer that has left.
+        Alone, a process looks at its own flag. Several learn of each other's from the exchange of the step before, so
+        that one signal to one of them is enough and nobody waits for a peer that has left.
         """
         if not (self.stage.stop.requested if self.processes.world == 1 else self.told):
             return
+        self.observe(late)
         if self.course.step:
             self.save()
         raise Stopped(f"told to stop: step {self.course.step} of {self.total} is done and on disk")
@@ -253,7 +261,7 @@ class _Run:
             self._make_videos()
 
     def validate_at_start(self) -> None:
-        """Videos of the untrained model; or those of the step resumed from, where the run was killed before they were made."""
+        """Videos of the untrained model; or of the step resumed from, where a kill came before they were made."""
         made = self.stage.run.validation / checkpoint.name_of(self.course.step)
         if self._validating() and not made.exists():
             self._make_videos()
@@ -262,7 +270,8 @@ class _Run:
         if self.processes.first and self.validate is not None:
             self.stage.reporter.state("validating")
             self.model.eval()
-            # Told to stop meanwhile: the loop sees it too, and leaves with a checkpoint, together with the other processes.
+            # Told to stop meanwhile: the loop sees it too, and leaves with a checkpoint, together with the other
+            # processes.
             with torch.no_grad(), suppress(Stopped):
                 self.stage.reporter.validation(self.course.step, self.validate(self.model, self.course.step))
             self.model.train()
@@ -346,7 +355,7 @@ def _begin(stage: Stage, processes: Processes, adapters: AdapterSet, optimizer: 
 def _seed_dropout(seed: int, step: int, rank: int, dropout: float) -> None:
     """Dropout is the only user of torch's own generator: seeded per step, it needs no place in a checkpoint."""
     if dropout > 0:
-        torch.manual_seed(hash((seed, step, rank)) & 0x7FFFFFFFFFFFFFFF)
+        torch.manual_seed(int(generator(seed, step, "dropout", rank, "mask").integers(0, 1 << 63)))
 
 
 @contextmanager

@@ -207,6 +207,13 @@ def test_a_checkpoint_counts_as_a_step_that_was_done(setup, tmp_path):
     assert setup.reporter.progress.step == 32
 
 
+def test_the_last_word_asks_the_fence_whatever_the_clock_says(setup):
+    """Superseded within the second for which log lines trust the last look. Catches a loser's word over the winner's."""
+    Fence.claim(setup.run, Owner.now("uid-1", 2, "pod-2"))
+    setup.reporter.close(0, "done")
+    assert not (setup.run.attempts / "2.json").exists()
+
+
 def test_a_superseded_attempt_stops_writing(setup):
     """Catches two attempts that append to one log, and a loser that overwrites the winner's last word."""
     successor = Owner.now("uid-1", 2, "pod-2")
