@@ -208,7 +208,7 @@ def test_a_checkpoint_counts_as_a_step_that_was_done(setup, tmp_path):
 
 
 def test_the_last_word_asks_the_fence_whatever_the_clock_says(setup):
-    """Superseded within the second for which log lines trust the last look. Catches a loser's word over the winner's."""
+    """Superseded within the second for which log lines trust the last look. Catches a loser that speaks last."""
     Fence.claim(setup.run, Owner.now("uid-1", 2, "pod-2"))
     setup.reporter.close(0, "done")
     assert not (setup.run.attempts / "2.json").exists()
