@@ -35,7 +35,7 @@ class FakeResolved:
         return {"config": self.config, "datasets": []}
 
 
-def fake_plan(training, resolved, stage, rung, nodes, chosen=None):
+def fake_plan(training, resolved, stage, rung, nodes, chosen=None, model=None):
     """A plan of the fake ladder."""
     ladder = LADDER if stage == "train" else ("device", "cpu")
     if rung >= len(ladder):
@@ -83,7 +83,10 @@ class Cluster:
     # ---- the operator's side
 
     def observe(self):
-        kinds = {kind: [body for (k, _), body in self.others.items() if k == kind] for kind in ("ConfigMap", "PersistentVolumeClaim", "Service")}
+        kinds = {
+            kind: [body for (k, _), body in self.others.items() if k == kind]
+            for kind in ("ConfigMap", "PersistentVolumeClaim", "Service")
+        }
         return Observed(
             jobs=copy.deepcopy(list(self.jobs.values())),
             pods=copy.deepcopy(list(self.pods.values())),
@@ -102,7 +105,9 @@ class Cluster:
         before = self.status
         if not lose_status:
             assert outcome.status.get("attempt", 0) >= before.get("attempt", 0), "the attempt number fell"
-            assert Status.model_validate(outcome.status).dump() == outcome.status, "a status that its definition would change"
+            assert Status.model_validate(outcome.status).dump() == outcome.status, (
+                "a status that its definition would change"
+            )
             self.obj["status"] = outcome.status
             self.events += outcome.events
         if not lose_actions:
@@ -130,7 +135,9 @@ class Cluster:
             if alive or running or name in self.jobs:
                 return
             stored = self.status
-            assert int(action.body["metadata"]["labels"]["ltx2.dev/attempt"]) == stored.get("attempt"), "a Job before its number"
+            assert int(action.body["metadata"]["labels"]["ltx2.dev/attempt"]) == stored.get("attempt"), (
+                "a Job before its number"
+            )
             self.jobs[name] = {**copy.deepcopy(action.body), "status": {"startTime": stamp(self.now)}}
         elif isinstance(action, Create):
             self.others.setdefault((action.body["kind"], action.body["metadata"]["name"]), copy.deepcopy(action.body))
@@ -202,7 +209,11 @@ class Cluster:
         pod = alive[min(index, len(alive) - 1)]
         labels = pod["metadata"]["labels"]
         message = word if word is not None else self.word(code, labels)
-        state = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "finishedAt": stamp(self.now)}
+        state = {
+            "exitCode": code,
+            "reason": reason or ("Error" if code else "Completed"),
+            "finishedAt": stamp(self.now),
+        }
         if message:
             state["message"] = json.dumps(message)
         pod["status"] = {
@@ -212,13 +223,17 @@ class Cluster:
         if pod_reason:
             pod["status"] |= {"reason": pod_reason, "message": pod_message}
         if disrupted:
-            pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": disrupted, "message": "m"}]
+            pod["status"]["conditions"] = [
+                {"type": "DisruptionTarget", "status": "True", "reason": disrupted, "message": "m"}
+            ]
         job = self.jobs.get(pod["metadata"]["ownerReferences"][0]["name"])
         if job is None:
             del self.pods[pod["metadata"]["name"]]  # its owner is gone: collected
         elif code:
             if disrupted:
-                text = f"Pod ml/{pod['metadata']['name']} has condition DisruptionTarget matching FailJob rule at index 7"
+                text = (
+                    f"Pod ml/{pod['metadata']['name']} has condition DisruptionTarget matching FailJob rule at index 7"
+                )
             else:
                 text = f"Container job for pod ml/{pod['metadata']['name']} failed with exit code {code} matching FailJob rule at index 1"
             self.fail_job(job, "PodFailurePolicy", text)
@@ -232,7 +247,11 @@ class Cluster:
             "exitCode": code, "message": f"left with {code}",
         }  # fmt: skip
         if code == 0 and labels["ltx2.dev/stage"] == "train":
-            base |= {"step": 2000, "maxSteps": 2000, "result": {"lora": "runs/fox/lora.safetensors", "finalLoss": 0.21, "steps": 2000}}
+            base |= {
+                "step": 2000,
+                "maxSteps": 2000,
+                "result": {"lora": "runs/fox/lora.safetensors", "finalLoss": 0.21, "steps": 2000},
+            }
         return base | more
 
     def fail_job(self, job, reason, message):
@@ -242,7 +261,13 @@ class Cluster:
         self.conclude(job, "Failed", reason, message)
 
     def conclude(self, job, kind, reason, message):
-        entry = {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": stamp(self.now)}
+        entry = {
+            "type": kind,
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": stamp(self.now),
+        }
         if not self.finished(job):
             job["status"].setdefault("conditions", []).append(entry)
 
@@ -266,7 +291,9 @@ class Cluster:
         """The pod is marked for deletion and stays Running for ever."""
         for pod in self.alive()[:1]:
             pod["metadata"]["deletionTimestamp"] = stamp(self.now)
-            pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]
+            pod["status"]["conditions"] = [
+                {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+            ]
 
     def spec(self, **changes):
         """The user edits the spec."""

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from ltx2_job.config import Resolved, resolve
 from ltx2_job.errors import ConfigError
-from ltx2_operator import children, sizing
+from ltx2_job.estimate import Model
+from ltx2_operator import children, gpus, sizing
 from ltx2_operator.api import NAME_MAX, LTX2Training, not_supported_yet, parse
 from ltx2_operator.status import Plan
 
@@ -52,15 +53,18 @@ def accept(
     nodes: Sequence[Mapping[str, Any]] | None,
     claims: Sequence[Mapping[str, Any]],
     secrets: frozenset[str] | None,
+    model: Model | None = None,
 ) -> Accepted:
     """Decide what an object gets.
 
     nodes: the cluster's nodes, None where they may not be read. secrets: names that exist, None where they may not be read.
-    Raises Rejected.
+    model: sizes of the checkpoint where it can be looked at, else sizing's knowledge of the flavour. Raises Rejected.
     """
     name = str(obj["metadata"].get("name", ""))
     if len(name) > NAME_MAX:
-        raise Rejected("NameTooLong", f"metadata.name: {len(name)} characters, at most {NAME_MAX}; choose a shorter name")
+        raise Rejected(
+            "NameTooLong", f"metadata.name: {len(name)} characters, at most {NAME_MAX}; choose a shorter name"
+        )
     try:
         training = parse(obj)
         resolved = resolve_spec(training)
@@ -78,8 +82,8 @@ def accept(
             f"spec.secrets.hubToken.name: no Secret {token.name} in this namespace; create it with key {token.key}",
         )
     try:
-        plan = plan_stage(training, resolved, "train", 0, nodes)
-        cache_plan = plan_stage(training, resolved, "cache", 0, nodes)
+        plan = plan_stage(training, resolved, "train", 0, nodes, model=model)
+        cache_plan = plan_stage(training, resolved, "cache", 0, nodes, model=model)
     except ConfigError as error:
         raise Rejected("UnsupportedGPU", _sentence(error)) from None
     except sizing.NoFit as error:
@@ -90,24 +94,19 @@ def accept(
 def plan_stage(
     training: LTX2Training,
     resolved: Resolved,
-    stage: str,
+    stage: sizing.Stage,
     rung: int,
     nodes: Sequence[Mapping[str, Any]] | None,
     chosen: str | None = None,
+    model: Model | None = None,
 ) -> Plan:
     """The plan of one stage at one rung of its ladder.
 
     chosen: the GPU class that was stored at acceptance; a class is chosen once. Raises sizing.NoFit, ConfigError.
     """
-    from ltx2_operator import gpus
-
     spec = training.spec
-    if chosen is not None:
-        gpu_class = gpus.find(chosen)
-    else:
-        asked = spec if stage == "train" or spec.cache.gpu is None else spec.model_copy(update={"gpu": spec.cache.gpu})
-        gpu_class = sizing.choose_class(asked, resolved, nodes)
-    return sizing.size(spec, resolved, gpu_class, rung, stage)
+    gpu_class = gpus.find(chosen) if chosen else sizing.choose_class(spec, resolved, nodes, stage, model)
+    return sizing.size(spec, resolved, gpu_class, rung, stage, model)
 
 
 def plan_words(plan: Plan) -> str:

@@ -199,7 +199,10 @@ def close(draft: Draft, verdict: Verdict, ended_at: datetime | None = None) -> N
     note_checkpoint(draft, verdict.report)
     status.pop("pendingSince", None)
     status.pop("job", None)
-    stage, suspending = status.get("stage") or CACHE, draft.training.spec.suspend or draft.reason("Suspended") == "Suspending"
+    stage, suspending = (
+        status.get("stage") or CACHE,
+        draft.training.spec.suspend or draft.reason("Suspended") == "Suspending",
+    )
     stopped = verdict.action in (Action.RETRY_UNCOUNTED, Action.IGNORE)
     if stopped and suspending:
         record(draft, SUSPEND, "SuspendedByUser", "paused", verdict.exit_code)
@@ -210,7 +213,8 @@ def close(draft: Draft, verdict: Verdict, ended_at: datetime | None = None) -> N
         record(draft, verdict.action, "Completed", verdict.message, verdict.exit_code)
         _succeed(draft, stage, verdict)
         return
-    action, message = verdict.action, verdict.message
+    action: Action = verdict.action
+    message = verdict.message
     if stopped:
         action, message = _uncounted(draft, action, message)
     elif action is Action.LOWER_MEMORY_PLAN:
@@ -230,7 +234,11 @@ def close(draft: Draft, verdict: Verdict, ended_at: datetime | None = None) -> N
         if action is Action.FAIL:
             fail(draft, verdict.reason, message)
         elif status["failures"] > retries:
-            fail(draft, "RetriesExhausted", f"{status['failures']} failed attempts, spec.retries is {retries}; last: {message}")
+            fail(
+                draft,
+                "RetriesExhausted",
+                f"{status['failures']} failed attempts, spec.retries is {retries}; last: {message}",
+            )
         else:
             wait = backoff(status["failures"])
             _next_in(draft, wait)
@@ -254,7 +262,9 @@ def fail(draft: Draft, reason: str, message: str) -> None:
         draft.condition("Running", FALSE, "Stopped", message)
     if status.get("stage") == CACHE:
         draft.condition("Cached", FALSE, "CacheFailed", message)
-    draft.event("Failed", f"{reason}: {message}; `ltx2 retry` (a higher spec.retries) gives it another attempt", warning=True)
+    draft.event(
+        "Failed", f"{reason}: {message}; `ltx2 retry` (a higher spec.retries) gives it another attempt", warning=True
+    )
 
 
 def reopen(draft: Draft) -> bool:
@@ -311,7 +321,11 @@ def _succeed(draft: Draft, stage: str, verdict: Verdict) -> None:
         status["cacheReady"], status["stage"], status["waits"] = True, TRAIN, 0
         items = verdict.report.get("items")
         counts = items if isinstance(items, Mapping) else {}
-        text = f"{counts.get('done', 0)} items, {counts.get('skipped', 0)} skipped, see report.json" if counts else "see report.json"
+        text = (
+            f"{counts.get('done', 0)} items, {counts.get('skipped', 0)} skipped, see report.json"
+            if counts
+            else "see report.json"
+        )
         reused = isinstance(verdict.report.get("result"), Mapping) and verdict.report["result"].get("encoded") == 0
         draft.condition("Cached", TRUE, "CacheReused" if reused else "CacheReady", text)
         draft.event("CacheReady", text)
@@ -343,7 +357,10 @@ def _uncounted(draft: Draft, action: Action, message: str) -> tuple[Action, str]
     status["uncounted"] += 1
     if status["uncounted"] >= UNCOUNTED_IN_A_ROW:
         status["uncounted"] = 0
-        return Action.RETRY, f"{UNCOUNTED_IN_A_ROW} interrupted attempts in a row without a newer checkpoint; last: {message}"
+        return (
+            Action.RETRY,
+            f"{UNCOUNTED_IN_A_ROW} interrupted attempts in a row without a newer checkpoint; last: {message}",
+        )
     _next_in(draft, backoff(status["uncounted"]))
     draft.event("Preempted" if action is Action.RETRY_UNCOUNTED else "Superseded", message, warning=True)
     return action, message

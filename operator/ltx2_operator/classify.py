@@ -188,7 +188,9 @@ def _lost_node(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> 
     names = ", ".join(pod["metadata"]["name"] for pod in pods)
     if any(_has_condition(pod, "DisruptionTarget") for pod in pods):
         return Verdict(Action.RETRY_UNCOUNTED, "Preempted", f"the node of {names} is lost", None, report)
-    return Verdict(Action.RETRY_UNCOUNTED, "PodDeleted", f"{names} was deleted and its node does not answer", None, report)
+    return Verdict(
+        Action.RETRY_UNCOUNTED, "PodDeleted", f"{names} was deleted and its node does not answer", None, report
+    )
 
 
 def _disruption(pods: Iterable[Mapping[str, Any]]) -> str:

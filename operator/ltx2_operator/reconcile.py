@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ltx2_job.errors import ConfigError
+from ltx2_job.estimate import Model
 from ltx2_job.exitcodes import Action
 from ltx2_operator import attempts, children, conditions, sizing
 from ltx2_operator.accept import Rejected, accept, plan_stage, plan_words, resolve_spec
@@ -41,6 +42,7 @@ class Observed:
 
     nodes: None where the operator may not read nodes. secrets: names of Secrets, None where it may not read them.
     events: core/v1 Events about the Jobs (why no pod came). progress: rank 0's page, already checked by progress.parse.
+    model: sizes of the checkpoint where its file can be read (a run on one machine), None elsewhere.
     """
 
     jobs: Sequence[Mapping[str, Any]] = ()
@@ -52,6 +54,7 @@ class Observed:
     secrets: frozenset[str] | None = None
     events: Sequence[Mapping[str, Any]] = ()
     progress: Mapping[str, Any] | None = None
+    model: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def _unreadable(obj: Mapping[str, Any], observed: Observed, now: datetime) -> Ou
         generation = int(obj["metadata"].get("generation") or 0)
         found = status.get("conditions") or []
         known = conditions.get_condition(found, "Accepted")
-        status["conditions"] = conditions.set_condition(found, "Accepted", FALSE, error.reason, str(error), now, generation)
+        status["conditions"] = conditions.set_condition(
+            found, "Accepted", FALSE, error.reason, str(error), now, generation
+        )
         status.update(observedGeneration=generation, reason=error.reason)
         status["state"] = conditions.state_word(status["conditions"], ended=True)
         told = known is not None and known.get("message") == str(error)[:1024]
@@ -131,7 +136,7 @@ def _accepted(draft: Draft, observed: Observed) -> bool:
     if seen and draft.true("Accepted") and status.get("plan"):
         return True
     try:
-        found = accept(draft.obj, observed.nodes, observed.claims, observed.secrets)
+        found = accept(draft.obj, observed.nodes, observed.claims, observed.secrets, observed.model)
     except Rejected as error:
         known = conditions.get_condition(status["conditions"], "Accepted")
         if known is None or known.get("message") != str(error)[:1024]:
@@ -219,7 +224,7 @@ def _lower(draft: Draft, observed: Observed, verdict: Verdict, end: datetime | N
     try:
         resolved = resolve_spec(draft.training)
         rung = draft.status["rung"][stage.lower()]
-        new = plan_stage(draft.training, resolved, old.stage, rung, observed.nodes, old.gpu_class)
+        new = plan_stage(draft.training, resolved, old.stage, rung, observed.nodes, old.gpu_class, observed.model)
     except (sizing.NoFit, ConfigError) as error:
         draft.status["rung"][stage.lower()] -= 1
         attempts.fail(draft, "GPUOutOfMemory", f"{verdict.message}; no smaller memory plan is left: {error}")
@@ -309,7 +314,10 @@ def _create(draft: Draft, observed: Observed, settings: Settings) -> None:
         draft.again_in(PODS_AGAIN)
         return
     stored = draft.obj.get("status") or {}
-    if (stored.get("attempt"), stored.get("stage")) != (draft.status["attempt"], draft.status["stage"]) or attempts.ended(stored):
+    if (stored.get("attempt"), stored.get("stage")) != (
+        draft.status["attempt"],
+        draft.status["stage"],
+    ) or attempts.ended(stored):
         draft.again_at_once()
         return
     stage, attempt = _key(draft)
@@ -367,9 +375,7 @@ def _running(draft: Draft, observed: Observed) -> None:
     absorb(draft, observed.progress)
 
 
-def _pending(
-    draft: Draft, job: Mapping[str, Any], own: Sequence[Mapping[str, Any]], observed: Observed
-) -> None:
+def _pending(draft: Draft, job: Mapping[str, Any], own: Sequence[Mapping[str, Any]], observed: Observed) -> None:
     """The Job waits for its pods: say why, and not for ever."""
     attempts.stop_clock(draft)
     reason, message = why_waiting(job, own, observed.events, observed.nodes, draft.status.get("plan"))

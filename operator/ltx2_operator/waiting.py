@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from ltx2_operator import gpus
 
-_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+_IMAGE: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
 
 
 def why_waiting(
@@ -41,7 +43,10 @@ def why_waiting(
             return "WaitingForPods", f"{event['reason']}: {event.get('message') or event.get('note') or ''}"
     if any((pod.get("status") or {}).get("phase") == "Pending" for pod in pods):
         return "Starting", "the pods are being started"
-    return "WaitingForPods" if not pods else "Starting", "waits for its pods" if not pods else "the pods are being started"
+    return (
+        "WaitingForPods" if not pods else "Starting",
+        "waits for its pods" if not pods else "the pods are being started",
+    )
 
 
 def _demand(nodes: Sequence[Mapping[str, Any]] | None, plan: Mapping[str, Any] | None) -> str:

@@ -51,12 +51,18 @@ def terminated(code, reason="Error", message=None, **metadata):
     state = {"exitCode": code, "reason": reason, "finishedAt": "2026-11-22T10:05:00Z"}
     if message is not None:
         state["message"] = message
-    status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": "job", "state": {"terminated": state}}]}
+    status = {
+        "phase": "Failed" if code else "Succeeded",
+        "containerStatuses": [{"name": "job", "state": {"terminated": state}}],
+    }
     return {"metadata": {"name": "p", **metadata}, "status": status}
 
 
 def failed_job(reason="PodFailurePolicy", message=""):
-    return {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]}}
+    return {
+        "metadata": {"name": "j"},
+        "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]},
+    }
 
 
 def complete_job():
@@ -82,7 +88,9 @@ def test_decisive_codes_win_over_disruption_and_other_codes(codes, disrupted, de
     metadata = {"deletionTimestamp": "2026-11-22T10:07:00Z"} if deleted else {}
     pods = [terminated(code, **metadata) for code in codes]
     if disrupted:
-        pods[0]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]
+        pods[0]["status"]["conditions"] = [
+            {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+        ]
     verdict = classify(failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"), pods, NOW)
     decisive = [code for code in codes if code in (64, 65, 66, 73, 77, 78, 79, 80)]
     if decisive:
@@ -121,7 +129,11 @@ def test_complete_without_proof_is_no_success(message):
 
 @pytest.mark.parametrize(
     "message",
-    ['{"exitCode": 0, "stage": "train", "result": {"steps": 9}}', '{"exitCode": 0, "step": 9, "maxSteps": 9}', '{"exitCode": 0, "stage": "cache"}'],
+    [
+        '{"exitCode": 0, "stage": "train", "result": {"steps": 9}}',
+        '{"exitCode": 0, "step": 9, "maxSteps": 9}',
+        '{"exitCode": 0, "stage": "cache"}',
+    ],
 )
 def test_complete_with_proof_succeeds(message):
     verdict = classify(complete_job(), [terminated(0, "Completed", message)], NOW)
@@ -131,8 +143,14 @@ def test_complete_with_proof_succeeds(message):
 
 def test_the_launchers_word_is_quoted_only_for_the_code_it_belongs_to():
     word = json.dumps({"exitCode": 80, "message": "out of memory at step 812"})
-    assert "out of memory at step 812" in classify(failed_job(message=code_message(80)), [terminated(80, message=word)], NOW).message
-    assert "out of memory" not in classify(failed_job(message=code_message(139)), [terminated(139, message=word)], NOW).message
+    assert (
+        "out of memory at step 812"
+        in classify(failed_job(message=code_message(80)), [terminated(80, message=word)], NOW).message
+    )
+    assert (
+        "out of memory"
+        not in classify(failed_job(message=code_message(139)), [terminated(139, message=word)], NOW).message
+    )
 
 
 def test_a_running_or_terminating_pod_is_alive_and_stuck_only_after_a_minute():
@@ -145,11 +163,18 @@ def test_a_running_or_terminating_pod_is_alive_and_stuck_only_after_a_minute():
 
 
 def test_unfinished_jobs_have_no_verdict():
-    job = {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Failed", "status": "False"}, {"type": "Suspended", "status": "True"}]}}
+    job = {
+        "metadata": {"name": "j"},
+        "status": {"conditions": [{"type": "Failed", "status": "False"}, {"type": "Suspended", "status": "True"}]},
+    }
     assert classify(job, [], NOW) is None
     assert classify(job, [terminated(80)], NOW) is None
 
 
 def test_verdicts_of_one_input_are_equal():
     job = failed_job(message=code_message(70))
-    assert classify(job, [], NOW) == classify(job, [], NOW) == Verdict(Action.RETRY, "AppError", "exit code 70, unexpected exception", 70)
+    assert (
+        classify(job, [], NOW)
+        == classify(job, [], NOW)
+        == Verdict(Action.RETRY, "AppError", "exit code 70, unexpected exception", 70)
+    )

@@ -82,7 +82,17 @@ def test_the_word_follows_from_the_conditions(entries, ended, word):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-3, "0s"), (0, "0s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (7800, "2h10m"), (86400, "1d"), (273600, "3d4h")],
+    [
+        (-3, "0s"),
+        (0, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (3599, "59m"),
+        (3600, "1h"),
+        (7800, "2h10m"),
+        (86400, "1d"),
+        (273600, "3d4h"),
+    ],
 )
 def test_durations_read_like_kubectls_ages(seconds, text):
     assert duration_text(seconds) == text

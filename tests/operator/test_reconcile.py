@@ -3,11 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from simulated_cluster import LADDER, SETTINGS, START, UID, Cluster, training, use_fakes
 
 from ltx2_operator.attempts import CreateJob, Delete, DeleteTraining, backoff
 from ltx2_operator.conditions import moment, stamp
 from ltx2_operator.reconcile import reconcile
+from simulated_cluster import LADDER, SETTINGS, START, UID, Cluster, training, use_fakes
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,11 @@ def test_the_way_from_a_manifest_to_success():
     assert {kind for kind, _ in cluster.others} == {"ConfigMap", "PersistentVolumeClaim"}
     cluster.start()
     cluster.settle()
-    assert (cluster.status["state"], cluster.status["stage"], cluster.condition("Running")["reason"]) == ("Running", "Cache", "Caching")
+    assert (cluster.status["state"], cluster.status["stage"], cluster.condition("Running")["reason"]) == (
+        "Running",
+        "Cache",
+        "Caching",
+    )
     cluster.end(0)
     cluster.settle()
     assert cluster.status["cacheReady"]
@@ -63,7 +67,12 @@ def test_the_number_of_an_attempt_is_stored_before_its_job_is_created():
 def test_no_job_is_created_while_a_pod_of_this_name_lives_whatever_its_uid():
     cluster = Cluster()
     cluster.pods["old"] = {
-        "metadata": {"name": "old", "uid": "u", "labels": {"ltx2.dev/uid": "another"}, "ownerReferences": [{"name": "x"}]},
+        "metadata": {
+            "name": "old",
+            "uid": "u",
+            "labels": {"ltx2.dev/uid": "another"},
+            "ownerReferences": [{"name": "x"}],
+        },
         "status": {"phase": "Running"},
     }
     cluster.settle()
@@ -104,7 +113,11 @@ def test_retries_exhausted_is_terminal_until_retries_rises():
     cluster.run_stage(70)
     cluster.wait(10)
     cluster.run_stage(139)
-    assert (cluster.status["state"], cluster.condition("Failed")["reason"], cluster.status["failures"]) == ("Failed", "RetriesExhausted", 2)
+    assert (cluster.status["state"], cluster.condition("Failed")["reason"], cluster.status["failures"]) == (
+        "Failed",
+        "RetriesExhausted",
+        2,
+    )
     cluster.wait(10**6)
     cluster.settle()
     assert len(created(cluster)) == 3
@@ -121,7 +134,15 @@ def test_retries_exhausted_is_terminal_until_retries_rises():
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(64, "InvalidConfig"), (65, "DataError"), (73, "StorageError"), (77, "AuthError"), (78, "InvalidConfig"), (79, "HostOutOfMemory"), (128, "InvalidImage")],
+    [
+        (64, "InvalidConfig"),
+        (65, "DataError"),
+        (73, "StorageError"),
+        (77, "AuthError"),
+        (78, "InvalidConfig"),
+        (79, "HostOutOfMemory"),
+        (128, "InvalidImage"),
+    ],
 )
 def test_terminal_codes_fail_at_once_and_raising_retries_gives_another_attempt(code, reason):
     cluster = Cluster()
@@ -186,11 +207,18 @@ def test_a_newer_checkpoint_begins_the_row_of_interruptions_anew():
         cluster.settle()
         labels = cluster.alive()[0]["metadata"]["labels"]
         step = 100 * (turn // 3 + 1)
-        cluster.end(85, word=cluster.word(85, labels, checkpoint={"step": step, "path": f"runs/fox/checkpoints/step-{step}", "time": "x"}))
+        cluster.end(
+            85,
+            word=cluster.word(
+                85, labels, checkpoint={"step": step, "path": f"runs/fox/checkpoints/step-{step}", "time": "x"}
+            ),
+        )
         cluster.settle()
         cluster.wait(600)
     assert (cluster.status["failures"], cluster.status["checkpoint"]["step"]) == (0, 400)
-    assert [event.message for event in cluster.events if event.reason == "Checkpoint"][-1] == "step 400: runs/fox/checkpoints/step-400"
+    assert [event.message for event in cluster.events if event.reason == "Checkpoint"][
+        -1
+    ] == "step 400: runs/fox/checkpoints/step-400"
 
 
 def test_waiting_for_data_is_uncounted_holds_nothing_and_looks_again_more_rarely():
@@ -376,7 +404,11 @@ def test_budgets_survive_vanished_children_and_a_deleted_job_is_uncounted():
     cluster.jobs.clear()
     cluster.pods.clear()
     cluster.settle()
-    assert (cluster.status["failures"], cluster.status["lastVerdict"]["reason"], cluster.status["attempt"]) == (1, "PodDeleted", 2)
+    assert (cluster.status["failures"], cluster.status["lastVerdict"]["reason"], cluster.status["attempt"]) == (
+        1,
+        "PodDeleted",
+        2,
+    )
 
 
 def test_a_lost_node_ends_the_attempt_and_its_pod_is_forced_after_the_verdict_is_stored():
@@ -416,7 +448,11 @@ def test_a_restored_object_goes_on_from_the_newest_job():
     ("change", "reason", "words"),
     [
         ({"metadata": {"name": "f" * 41}}, "NameTooLong", "41 characters, at most 40"),
-        ({"spec": {"config": {}, "gpu": {"clas": "auto"}}}, "InvalidConfig", "spec.gpu.clas: unknown key; did you mean class?"),
+        (
+            {"spec": {"config": {}, "gpu": {"clas": "auto"}}},
+            "InvalidConfig",
+            "spec.gpu.clas: unknown key; did you mean class?",
+        ),
         ({"spec": {"config": {}, "secrets": {"hubToken": {"name": "hub"}}}}, "SecretNotFound", "no Secret hub"),
     ],
 )
@@ -495,13 +531,27 @@ def test_progress_is_taken_over_and_a_stall_is_seen():
     cluster.page = page
     cluster.settle()
     status = cluster.status
-    assert (status["progressText"], status["eta"], status["etaTime"]) == ("1250/2000", "6m", stamp(cluster.now + timedelta(seconds=375)))
-    assert status["progress"] == {"step": 1250, "maxSteps": 2000, "loss": "0.25", "secondsPerStep": "0.5", "etaSeconds": 375, "time": stamp(cluster.now)}
+    assert (status["progressText"], status["eta"], status["etaTime"]) == (
+        "1250/2000",
+        "6m",
+        stamp(cluster.now + timedelta(seconds=375)),
+    )
+    assert status["progress"] == {
+        "step": 1250,
+        "maxSteps": 2000,
+        "loss": "0.25",
+        "secondsPerStep": "0.5",
+        "etaSeconds": 375,
+        "time": stamp(cluster.now),
+    }
     assert (status["checkpoint"]["step"], cluster.condition("Progressing")["reason"]) == (1000, "Stepping")
     assert cluster.requeue == 15
     cluster.wait(901)
     cluster.settle()
-    assert (cluster.condition("Progressing")["status"], cluster.condition("Progressing")["reason"]) == ("False", "Stalled")
+    assert (cluster.condition("Progressing")["status"], cluster.condition("Progressing")["reason"]) == (
+        "False",
+        "Stalled",
+    )
     cluster.page = None
     cluster.settle()
     assert (cluster.condition("Progressing")["reason"], cluster.status["state"]) == ("Unknown", "Running")
@@ -529,12 +579,22 @@ def test_why_a_run_waits_is_said_with_a_remedy():
     cluster.settle()
     cluster.start("Pending")
     for pod in cluster.pods.values():
-        pod["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]
+        pod["status"]["conditions"] = [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
+        ]
     cluster.settle()
     assert cluster.status["state"] == "Waiting"
-    assert cluster.condition("Running")["message"] == "2 nodes offer nvidia.com/gpu but none has 2 free; or set gpu.count: 1"
+    assert (
+        cluster.condition("Running")["message"]
+        == "2 nodes offer nvidia.com/gpu but none has 2 free; or set gpu.count: 1"
+    )
     for pod in cluster.pods.values():
-        pod["status"] = {"phase": "Pending", "containerStatuses": [{"image": "x/y", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such"}}}]}
+        pod["status"] = {
+            "phase": "Pending",
+            "containerStatuses": [
+                {"image": "x/y", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such"}}}
+            ],
+        }
     cluster.settle()
     assert cluster.condition("Running")["reason"] == "ImagePull"
     assert "x/y cannot be pulled" in cluster.condition("Running")["message"]

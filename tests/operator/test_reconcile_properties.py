@@ -10,10 +10,10 @@ import copy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated_cluster import SETTINGS, Cluster, training, use_fakes
 
 from ltx2_operator.classify import is_alive
 from ltx2_operator.reconcile import reconcile
+from simulated_cluster import SETTINGS, Cluster, training, use_fakes
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 CODES = (0, 1, 64, 65, 66, 69, 70, 73, 75, 77, 78, 79, 80, 85, 86, 87, 128, 134, 137, 139, 143)
@@ -21,7 +21,12 @@ CODES = (0, 1, 64, 65, 66, 69, 70, 73, 75, 77, 78, 79, 80, 85, 86, 87, 128, 134,
 LOOK = st.tuples(st.just("look"), st.booleans(), st.booleans(), st.integers(0, 2))
 WORLD = st.one_of(
     st.tuples(st.just("start"), st.sampled_from(["Pending", "Running"])),
-    st.tuples(st.just("end"), st.sampled_from(CODES), st.sampled_from([None, "PreemptionByScheduler"]), st.sampled_from([None, "OOMKilled"])),
+    st.tuples(
+        st.just("end"),
+        st.sampled_from(CODES),
+        st.sampled_from([None, "PreemptionByScheduler"]),
+        st.sampled_from([None, "OOMKilled"]),
+    ),
     st.tuples(st.just("checkpoint_end"), st.integers(1, 2000)),
     st.tuples(st.just("wait"), st.sampled_from([1, 10, 61, 600, 4000])),
     st.sampled_from([("delete_pod",), ("delete_job",), ("lose_node",), ("lose_proof",)]),
@@ -64,7 +69,11 @@ def apply(cluster, event):
 
 def check(cluster, before):
     """What must hold after every single event."""
-    live = {(pod["metadata"]["labels"]["ltx2.dev/stage"], pod["metadata"]["labels"]["ltx2.dev/attempt"]) for pod in cluster.pods.values() if is_alive(pod)}
+    live = {
+        (pod["metadata"]["labels"]["ltx2.dev/stage"], pod["metadata"]["labels"]["ltx2.dev/attempt"])
+        for pod in cluster.pods.values()
+        if is_alive(pod)
+    }
     assert len(live) <= 1, f"two live attempts: {live}"
     unfinished = [name for name, job in cluster.jobs.items() if not cluster.finished(job)]
     assert len(unfinished) <= 1, f"two unfinished Jobs: {unfinished}"
@@ -99,7 +108,11 @@ def drive(cluster, code=0, most=400):
         before = copy.deepcopy(cluster.status)
         outcome = cluster.look()
         check(cluster, before)
-        if (cluster.true("Succeeded") or cluster.true("Failed")) and not outcome.actions and outcome.requeue_after is None:
+        if (
+            (cluster.true("Succeeded") or cluster.true("Failed"))
+            and not outcome.actions
+            and outcome.requeue_after is None
+        ):
             return turn
         if cluster.active_job() is not None and not cluster.alive():
             cluster.start()

@@ -1,0 +1,129 @@
+"""`ltx2`: what a user types. Each verb's code is imported when it is asked for, so that --help answers at once."""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ltx2_job.errors import JobError, UsageError
+
+# verb -> (module of this package, one line of help)
+VERBS: Final = {
+    "run": ("training", "train what a manifest says, on this machine"),
+    "train": ("training", "train config/config.json and its datasets, on this machine"),
+    "render": ("rendering", "print what a cluster would get for a manifest"),
+    "estimate": ("looking", "say which GPU classes fit a manifest: memory, seconds, hours, disk"),
+    "check": ("looking", "check a manifest or a config.json and train nothing"),
+    "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
+    "ls": ("looking", "list the runs of a workspace"),
+    "cache": ("caching", "show what the cache of a workspace holds, or free what no run uses"),
+}
+PASSED_THROUGH: Final = {
+    "config": "print the reference of all keys, or check a config.json (ltx2-job)",
+    "tiny": "write a tiny LTX-2 checkpoint for trying things out (ltx2-job)",
+    "validate": "make the validation videos of a checkpoint (ltx2-job)",
+    "export": "write a checkpoint's LoRA files (ltx2-job)",
+    "generate": "make a video from a prompt (ltx2-job)",
+    "inspect": "say what a .safetensors file holds (ltx2-job)",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but mistakes are raised as UsageError (exit code 64)."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError naming the command whose help explains it."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; imports nothing but argparse."""
+    passed = "\n".join(f"    {name:20}{text}" for name, text in PASSED_THROUGH.items())
+    parser = Parser(
+        prog="ltx2",
+        description="Fine-tune LTX-2: one manifest in, a LoRA out; on this machine or, with the same file, on a cluster.",
+        epilog=f"tools:\n{passed}\n\nexample:\n  ltx2 run training.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+
+    def verb(name: str, example: str) -> argparse.ArgumentParser:
+        text = VERBS[name][1]
+        return verbs.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    run = verb("run", "ltx2 run training.yaml")
+    run.add_argument("file", type=Path, metavar="FILE", help="an LTX2Training, or the output of `ltx2 render`")
+    train = verb("train", "ltx2 train --learning_rate=5e-5")
+    train.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/config.json"),
+        metavar="FILE",
+        help="the guide's file (config/config.json)",
+    )
+    train.epilog = f"{train.epilog}\n\nLTX2_<KEY> variables and --key=value flags stand above the file."
+    render = verb("render", "ltx2 render training.yaml > rendered.yaml")
+    estimate = verb("estimate", "ltx2 estimate training.yaml")
+    check = verb("check", "ltx2 check training.yaml")
+    for parser_, text in (
+        (render, "an LTX2Training"),
+        (estimate, "an LTX2Training or a config.json"),
+        (check, "an LTX2Training or a config.json"),
+    ):
+        parser_.add_argument("file", type=Path, metavar="FILE", help=text)
+    verb("gpus", "ltx2 gpus")
+    ls = verb("ls", "ltx2 ls")
+    cache = verb("cache", "ltx2 cache gc --dry-run")
+    what = cache.add_subparsers(dest="what", metavar="ls|gc", required=True, parser_class=Parser)
+    entries = what.add_parser("ls", help="show entries and bytes by kind")
+    free = what.add_parser("gc", help="remove entries that no run's index names")
+    free.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    for one in (run, train, render, estimate, check, ls, entries, free):
+        text = "folder that relative paths resolve in (the current one)"
+        one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns its exit code (ltx2_job.exitcodes)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        name = arguments[0] if arguments else ""
+        if name in PASSED_THROUGH:
+            return _pass(arguments)
+        if name and not name.startswith("-") and name not in VERBS:
+            near = difflib.get_close_matches(name, [*VERBS, *PASSED_THROUGH], n=1, cutoff=0.5)
+            raise UsageError(f"{name}: no such verb; " + (f"did you mean {near[0]}?" if near else "see `ltx2 --help`"))
+        args, rest = build_parser().parse_known_args(arguments)
+        if rest and args.verb != "train":
+            raise UsageError(f"{rest[0]}: not known to `ltx2 {args.verb}`; see `ltx2 {args.verb} --help`")
+        args.flags = rest
+        module = importlib.import_module(f"ltx2_operator.cli.{VERBS[args.verb][0]}")
+        code: int = getattr(module, args.verb)(args)
+        return code
+    except JobError as error:
+        print(f"ltx2: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has seen enough
+        return 0
+
+
+def _pass(arguments: Sequence[str]) -> int:
+    """Become `ltx2-job`: the same terminal, the same signals, its exit code."""
+    from ltx2_operator.processes import find_program
+
+    program = find_program("ltx2-job", os.environ)
+    sys.stdout.flush()
+    os.execv(program, [program, *arguments])

@@ -1,0 +1,7 @@
+"""`python -m ltx2_operator.cli`."""
+
+import sys
+
+from ltx2_operator.cli import main
+
+sys.exit(main())

@@ -1,0 +1,149 @@
+"""From a file on the command line to an object that can be planned on this machine."""
+
+import copy
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx2_job import estimate
+from ltx2_job.config import Resolved, resolve
+from ltx2_job.errors import ConfigError, NoInputError, Problem
+from ltx2_job.estimate import Model
+from ltx2_job.workspace import RunFolder, Workspace
+from ltx2_operator import manifest, sizing
+from ltx2_operator.accept import resolve_spec
+from ltx2_operator.api import LTX2Training, not_supported_yet, parse
+from ltx2_operator.fields import API_VERSION, KIND, NAME_MAX
+from ltx2_operator.machine import LocalGpu, classes
+
+
+@dataclass(frozen=True)
+class Order:
+    """What shall be trained: the object as a manifest, its typed form, its resolved configuration, and where.
+
+    corrections: what was changed on the way, in words. model: the checkpoint's sizes, None if it is not on this machine.
+    """
+
+    body: dict[str, Any]
+    training: LTX2Training
+    resolved: Resolved
+    corrections: tuple[str, ...]
+    workspace: Workspace
+    model: Model | None
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.training.metadata.name
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return self.workspace.run(self.name, self.resolved.training.output_dir)
+
+
+def from_manifest(document: manifest.Document, workspace: Path) -> Order:
+    """An order from an LTX2Training.
+
+    Where spec.datasets is missing, the file that data_backend_config names in the workspace is read, as the job would on the
+    volume. Raises ConfigError, NoInputError.
+    """
+    body = copy.deepcopy(document.body)
+    body.pop("status", None)
+    training = parse(body)
+    problems = not_supported_yet(training.spec)
+    if problems:
+        raise ConfigError(problems)
+    resolved = resolve(training.spec.config or {}, training.spec.datasets, workspace=workspace)
+    resolved.require_supported()
+    if training.spec.datasets is None:
+        body["spec"] |= resolved.dump()
+    return _order(body, resolved, workspace)
+
+
+def from_config(
+    path: Path, workspace: Path, flags: tuple[str, ...] = (), environ: Mapping[str, str] | None = None
+) -> Order:
+    """An order from the guide's config.json and the datasets that it names.
+
+    A failed attempt is not tried again by itself (retries 0): whoever types the command sees the error at once.
+    Raises ConfigError, NoInputError, manifest.ManifestError.
+    """
+    documents = manifest.load(path)
+    resolved = resolve(documents[0].body, environ=environ or {}, flags=flags, workspace=workspace)
+    resolved.require_supported()
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name_of(resolved, workspace)},
+        "spec": {"retries": 0, **resolved.dump()},
+    }
+    return _order(body, resolved, workspace)
+
+
+def read(path: Path, workspace: Path) -> Order:
+    """An order from a manifest or from a config.json, told apart by what they hold."""
+    documents = manifest.load(path)
+    if "kind" not in documents[0].body and "apiVersion" not in documents[0].body:
+        return from_config(path, workspace, environ=os.environ)
+    return from_manifest(manifest.training(documents), workspace)
+
+
+def name_of(resolved: Resolved, workspace: Path) -> str:
+    """A run's name where no manifest gives one: the last part of output_dir, else the workspace's name."""
+    source = Path(resolved.training.output_dir or workspace.resolve().name).name
+    name = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-0123456789")[:NAME_MAX].rstrip("-")
+    return name or "training"
+
+
+def _order(body: dict[str, Any], resolved: Resolved, workspace: Path) -> Order:
+    place = Workspace(workspace)
+    training = parse(body)
+    corrections = tuple(str(correction) for correction in resolved.corrections)
+    return Order(body, training, resolved, corrections, place, read_model(resolved, place))
+
+
+def read_model(resolved: Resolved, workspace: Workspace) -> Model | None:
+    """The sizes of the checkpoint if it is a file or folder here, None if its name is one of the hub.
+
+    Raises NoInputError if it names a file that does not exist, CheckpointError if it is none of LTX-2.
+    """
+    name = str(resolved.training.pretrained_model_name_or_path)
+    path = workspace.resolve(name)
+    if not path.exists():
+        if path.suffix == ".safetensors":
+            raise NoInputError(
+                f"pretrained_model_name_or_path: {path} does not exist; put the checkpoint there or name another"
+            )
+        return None
+    gemma = resolved.training.pretrained_gemma_model_name_or_path
+    beside = workspace.resolve(gemma) if gemma else None
+    return estimate.read_model(path, beside if beside is not None and beside.is_dir() else None)
+
+
+def choose(order: Order, found: list[LocalGpu]) -> Order:
+    """The order with the GPU classes of this machine written into its spec.
+
+    Raises ConfigError, sizing.NoFit.
+    """
+    body = copy.deepcopy(order.body)
+    spec = order.training.spec
+    for stage in ("train", "cache"):
+        wanted = sizing.gpu_of(spec, stage)
+        offered = classes(found, wanted.count if stage == "train" else 1) if wanted.class_ == "auto" else []
+        chosen = sizing.class_of_machine(spec, order.resolved, offered, stage, order.model)
+        if stage == "train":
+            body["spec"]["gpu"] = {**(body["spec"].get("gpu") or {}), "class": chosen.name}
+        elif chosen.name != body["spec"]["gpu"]["class"] or spec.cache.gpu is not None:
+            body["spec"]["cache"] = {
+                **(body["spec"].get("cache") or {}),
+                "gpu": {**wanted.dump(), "class": chosen.name},
+            }
+    training = parse(body)
+    resolved = resolve_spec(training)
+    if resolved.digest != order.resolved.digest:
+        raise ConfigError(Problem("spec.config", "means something else when read again", "report this with the file"))
+    return Order(body, training, resolved, order.corrections, order.workspace, order.model)

@@ -1,0 +1,153 @@
+"""`ltx2 run` and `ltx2 train`: a training on this machine, from the plan to the summary."""
+
+import contextlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ltx2_job import exitcodes
+from ltx2_job.errors import UsageError
+from ltx2_job.workspace import RunFolder, read_json
+from ltx2_operator import accept, conditions, local, manifest
+from ltx2_operator.attempts import Event
+from ltx2_operator.cli import inputs
+from ltx2_operator.cli.words import plan_lines, summary_lines
+from ltx2_operator.machine import as_machine, detect, free_port
+from ltx2_operator.pods import Settings
+from ltx2_operator.standin import LocalJobs
+
+# What the job itself does not say on the terminal.
+TOLD: Final = frozenset(
+    {"AttemptFailed", "GPUOutOfMemory", "Preempted", "Superseded", "Resumed", "Rejected", "Retried"}
+)
+
+
+def run(args: Namespace) -> int:
+    """Train what a manifest says, or run the Jobs of rendered documents as they stand."""
+    documents = manifest.load(args.file)
+    workspace = args.workspace.resolve()
+    secrets = manifest.secrets(documents)
+    if any(document.kind == "Job" for document in documents):
+        return _rendered(documents, workspace, secrets)
+    order = inputs.from_manifest(manifest.training(documents), workspace)
+    return _train(order, secrets, f"ltx2 run {args.file}", str(args.file))
+
+
+def train(args: Namespace) -> int:
+    """Train config/config.json, as the guide does: LTX2_<KEY> variables and --key=value flags stand above it."""
+    workspace = args.workspace.resolve()
+    path = args.config if args.config.is_absolute() or args.config.exists() else workspace / args.config
+    order = inputs.from_config(path, workspace, tuple(args.flags), os.environ)
+    return _train(order, {}, " ".join(["ltx2 train", *sys.argv[2:]]), None)
+
+
+def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str, file: str | None) -> int:
+    folder = order.folder
+    with local.locked(folder.root):
+        state = local.load_state(folder.root)
+        if finished(folder, order.resolved.digest):
+            _say(f"{order.name} is finished already")
+            _summary(order, (state or {}).get("status") or {}, file)
+            return exitcodes.OK
+        found = detect()
+        order = inputs.choose(order, found)
+        settings = replace(Settings(), metrics_port=free_port())
+        if state is not None:
+            local.end_orphans(state, settings.grace_seconds, _say)
+        old = local.same_run(state, order.resolved.digest)
+        obj = local.new_object(order.body, old, datetime.now(UTC))
+        jobs = LocalJobs(
+            order.workspace.root, as_machine(found, os.environ), local.secret_source(os.environ, secrets), _now
+        )
+        walk = local.LocalRun(obj, folder.root, jobs, settings, local.Interrupts(), _tell, order.model)
+        plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
+        cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
+        for line in plan_lines(order, plan, cache_plan, settings.metrics_port, (old or {}).get("status") or {}):
+            _say(line)
+        with walk.interrupts.listen():
+            try:
+                code = walk.run()
+            finally:
+                jobs.close()
+                walk.save()
+    return _end(order, walk.status, code, command, file)
+
+
+def finished(folder: RunFolder, digest: str) -> bool:
+    """Whether result.json proves that this very configuration was trained to its end."""
+    with contextlib.suppress(OSError, ValueError):
+        result = read_json(folder.result)
+        return isinstance(result, dict) and result.get("configDigest") == digest
+    return False
+
+
+def _rendered(documents: list[manifest.Document], workspace: Path, secrets: dict[str, dict[str, str]]) -> int:
+    """Run rendered Jobs as they stand: what is changed in the file changes the run."""
+    names = {_run_name(document.body) for document in documents if document.kind == "Job"}
+    if len(names) != 1:
+        raise UsageError(
+            f"{documents[0].file}: Jobs of {len(names)} trainings ({', '.join(sorted(names))}); one file holds one"
+        )
+    interrupts = local.Interrupts()
+    jobs = LocalJobs(workspace, as_machine(detect(), os.environ), local.secret_source(os.environ, secrets), _now)
+    folder = workspace / "runs" / names.pop()
+    with local.locked(folder), interrupts.listen():
+        try:
+            return local.run_rendered([document.body for document in documents], jobs, interrupts)
+        finally:
+            jobs.close()
+
+
+def _run_name(job: Mapping[str, Any]) -> str:
+    return str((job["metadata"].get("labels") or {}).get("ltx2.dev/training") or job["metadata"]["name"])
+
+
+def _end(order: inputs.Order, status: Mapping[str, Any], code: int, command: str, file: str | None) -> int:
+    name = order.name
+    if code == exitcodes.OK:
+        _summary(order, status, file)
+    elif code in (exitcodes.STOPPED, exitcodes.STOPPED_UNSAVED) and conditions.is_true(
+        status["conditions"], "Suspended"
+    ):
+        step = (status.get("checkpoint") or {}).get("step")
+        _say(f"{name} is paused" + (f" at step {step}" if step else "") + f"; the same command goes on: {command}")
+    elif code == exitcodes.NO_INPUT:
+        _warn(f"{name} waits for data: {local.failure_sentence(status)}; put the clips there and type the same command")
+    else:
+        attempt = status.get("attempt", 0)
+        _warn(f"{name} has failed (attempt {attempt}): {local.failure_sentence(status)}")
+        if attempt:
+            _warn(
+                f"log: {order.folder.log}; after its cause is gone, the same command gives it another attempt: {command}"
+            )
+    return code
+
+
+def _summary(order: inputs.Order, status: Mapping[str, Any], file: str | None) -> None:
+    result: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        result = read_json(order.folder.result)
+    for line in summary_lines(order, result or status.get("result") or {}, status, file):
+        _say(line)
+
+
+def _tell(event: Event) -> None:
+    if event.reason in TOLD:
+        (_warn if event.kind == "Warning" else _say)(f"{event.reason}: {event.message}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _warn(line: str) -> None:
+    print(f"ltx2: {line}", file=sys.stderr, flush=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,112 @@
+"""What `ltx2 run` says before and after a training, and tables for a terminal."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltx2_job.workspace import RunFolder, read_json
+from ltx2_operator.accept import GIB
+from ltx2_operator.cli.inputs import Order
+from ltx2_operator.conditions import duration_text, gpu_text
+from ltx2_operator.status import Plan
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as aligned columns; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def total_steps(order: Order) -> int | None:
+    """Optimizer steps of the run, None where only the number of clips would tell (num_train_epochs)."""
+    return int(order.resolved.training.max_train_steps or 0) or None
+
+
+def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int, before: Mapping[str, Any]) -> list[str]:
+    """The accepted plan: GPU, memory, prediction, datasets, corrections; what it goes on from; where to look."""
+    where = gpu_text(plan.dump(), {})
+    cached = "" if cache_plan.gpu_class == plan.gpu_class else f", cache on {gpu_text(cache_plan.dump(), {})}"
+    steps = total_steps(order)
+    each = float(plan.predicted_seconds_per_step or 0.0)
+    predicted = [f"peak {plan.predicted_peak_bytes / GIB:.1f} GiB"]
+    if each:
+        predicted.append(
+            f"{each:.3g} s/step" + (f", about {duration_text(each * steps)} for {steps} steps" if steps else "")
+        )
+    else:
+        predicted.append("seconds per step are not known for this device" + (f", {steps} steps" if steps else ""))
+    lines = [
+        f"{order.name}: {where} of this machine{cached}",
+        f"  memory     {plan.memory}; VAE and text encoder on the {cache_plan.cache_memory}",
+        f"  predicted  {', '.join(predicted)}",
+        f"  datasets   {datasets_text(order)}",
+        f"  corrected  {'; '.join(order.corrections) or 'nothing'}",
+    ]
+    step = (before.get("checkpoint") or {}).get("step")
+    if step:
+        lines.append(f"  goes on    from step {step} (attempt {int(before.get('attempt', 0)) + 1})")
+    lines.append(
+        f"  look       http://127.0.0.1:{port}/metrics and /progress while it runs; {shown(order, order.folder.log)}"
+    )
+    return lines
+
+
+def datasets_text(order: Order) -> str:
+    """Buckets of the cached samples where the run has an index, else what the datasets ask for."""
+    buckets = bucket_counts(order.folder)
+    if buckets:
+        return ", ".join(f"{count} x {bucket}" for bucket, count in buckets.most_common(6))
+    parts = []
+    for dataset in order.resolved.clips:
+        held = " (held out)" if dataset.dataset_type == "eval" else ""
+        parts.append(
+            f"{dataset.id}: {dataset.resolution:g} {dataset.resolution_type}, {dataset.video.num_frames} frames{held}"
+        )
+    return "; ".join(parts)
+
+
+def bucket_counts(folder: RunFolder) -> Counter[str]:
+    """Samples by width x height x frames, from runs/<name>/index.json; empty without one."""
+    found: Counter[str] = Counter()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        for sample in read_json(folder.index)["samples"]:
+            found[f"{sample['width']}x{sample['height']}x{sample['frames']}"] += 1
+    return found
+
+
+def shown(order: Order, path: Path) -> str:
+    """A path as the user would type it: relative to the workspace where it lies in it."""
+    return str(path.relative_to(order.workspace.root)) if path.is_relative_to(order.workspace.root) else str(path)
+
+
+def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, Any], file: str | None) -> list[str]:
+    """The end of a good run: losses, speed, files, where to look, what to type next."""
+    folder = order.folder
+    steps, seconds = int(result.get("steps") or 0), float(result.get("seconds") or 0.0)
+    speed = f"{steps / seconds:.2f} steps/s" if seconds > 0 else "speed unknown"
+    held = result.get("heldOutLoss") or {}
+    losses = [f"final {result['finalLoss']:.4f}"] if isinstance(result.get("finalLoss"), int | float) else []
+    if isinstance(held.get("start"), int | float) and isinstance(held.get("end"), int | float):
+        losses.insert(0, f"held-out {held['start']:.4f} → {held['end']:.4f}")
+    wrong = [f"{len(items)} warnings in the log" for items in [status.get("warnings") or []] if items]
+    prompt = order.resolved.training.validation_prompt or "what the clips show"
+    model = order.resolved.training.pretrained_model_name_or_path
+    lora = shown(order, folder.lora)
+    lines = [
+        f"{order.name}: finished, {steps} steps in {duration_text(seconds)}, {speed}"
+        + (f"; {wrong[0]}" if wrong else ""),
+        f"  loss       {', '.join(losses) or 'see metrics.jsonl'}",
+        f"  LoRA       {lora} (official names), {shown(order, folder.lora_diffusers)} (diffusers)",
+        f"  look       {shown(order, folder.loss_png)}, {shown(order, folder.metrics)}, {shown(order, folder.report)}"
+        + (f", {shown(order, folder.validation)}/" if folder.validation.is_dir() else ""),
+        f'  next       ltx2 generate --model {model} --lora {lora} --prompt "{prompt}" --output {order.name}.mp4',
+    ]
+    cluster = (
+        f"kubectl apply -f {file}"
+        if file
+        else "paste the config under spec.config of an LTX2Training and kubectl apply it"
+    )
+    lines.append(f"  cluster    {cluster}: the same training on a cluster with the operator")
+    return lines

@@ -1,0 +1,355 @@
+"""The second "cluster": one training on this machine, through the same reconcile and the same rendered Jobs.
+
+What an API server stores is runs/<name>/training.json: the object with its status. Ctrl-C sets spec.suspend, as a user of a
+cluster would; the same command later sets it back, and the next attempt resumes. A run on one machine does not test
+what only a container has: read-only root, uid, resource limits, the volume's permissions.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ltx2_job import exitcodes
+from ltx2_job.errors import UsageError
+from ltx2_job.estimate import Model
+from ltx2_job.exitcodes import Action
+from ltx2_job.workspace import read_json, write_json
+from ltx2_operator import attempts, conditions
+from ltx2_operator.attempts import Create, CreateJob, Delete, Event
+from ltx2_operator.classify import classify
+from ltx2_operator.pods import Settings
+from ltx2_operator.progress import READ_EVERY, PageError, fetch
+from ltx2_operator.progress import parse as parse_page
+from ltx2_operator.reconcile import Observed, reconcile
+from ltx2_operator.standin import NAMESPACE, LocalJobs
+
+STATE_FILE: Final = "training.json"
+LOCK_FILE: Final = "training.lock"
+POLL_SECONDS: Final = 0.05
+
+# The exit code of a command whose run has failed for a reason that no process left with.
+REASON_CODES: Final = {
+    "InvalidConfig": exitcodes.CONFIG, "NameTooLong": exitcodes.CONFIG, "UnsupportedGPU": exitcodes.CONFIG,
+    "StorageNotShared": exitcodes.CONFIG, "SecretNotFound": exitcodes.AUTH, "DataError": exitcodes.DATA,
+    "StorageError": exitcodes.STORAGE, "EphemeralStorageExceeded": exitcodes.STORAGE, "AuthError": exitcodes.AUTH,
+    "HostOutOfMemory": exitcodes.HOST_OUT_OF_MEMORY, "GPUOutOfMemory": exitcodes.GPU_OUT_OF_MEMORY,
+    "DeadlineExceeded": exitcodes.STOPPED, "StartDeadlineExceeded": exitcodes.TEMPORARY,
+}  # fmt: skip
+
+
+class AlreadyRunningError(UsageError):
+    """Another `ltx2 run` of this name works on this folder."""
+
+
+@dataclass
+class Interrupts:
+    """How often the user asked to stop: once = pause with a checkpoint, twice = now."""
+
+    count: int = 0
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator["Interrupts"]:
+        """Count SIGINT, SIGTERM and SIGHUP instead of dying of them; the main thread only."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        old = {number: signal.signal(number, self._count) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _count(self, number: int, frame: object) -> None:
+        self.count += 1
+
+
+@dataclass
+class LocalRun:
+    """One training on this machine, until it has ended, is paused, or waits for data.
+
+    obj: the LTX2Training; folder: runs/<name>, where its state is kept; tell: called with each event.
+    """
+
+    obj: dict[str, Any]
+    folder: Path
+    jobs: LocalJobs
+    settings: Settings
+    interrupts: Interrupts
+    tell: Callable[[Event], None]
+    model: Model | None = None
+    sleep: Callable[[float], None] = time.sleep
+    _page: Mapping[str, Any] | None = None
+    _page_at: datetime | None = None
+    _killed: bool = field(default=False)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The object's status."""
+        return self.obj.setdefault("status", {})
+
+    def run(self) -> int:
+        """Walk until the end; returns the exit code of exitcodes.py.
+
+        Raises JobError where a rendered Job cannot be started on this machine.
+        """
+        due: float | None = 0.0
+        while True:
+            self._interrupted()
+            if self.jobs.poll() or (due is not None and due <= 0):
+                due = self._look()
+                code = self._over()
+                if code is not None:
+                    return code
+                continue
+            pause = POLL_SECONDS if due is None or self.jobs.processes else min(max(due, 0.0), 0.2)
+            before = self.jobs.now()
+            self.sleep(pause)
+            if due is not None:
+                due -= max((self.jobs.now() - before).total_seconds(), 0.0)
+
+    def _look(self) -> float | None:
+        outcome = reconcile(self.obj, self._observe(), self.jobs.now(), self.settings)
+        if outcome.status != self.obj.get("status"):
+            self.obj["status"] = outcome.status
+            self.save()
+        for action in outcome.actions:
+            if isinstance(action, CreateJob):
+                self.jobs.create(action.body)
+                self.save()
+            elif isinstance(action, Create):
+                self.jobs.put(action.body)
+            elif isinstance(action, Delete):
+                (self.jobs.delete_job if action.kind == "Job" else self.jobs.delete_pod)(action.name)
+        for event in outcome.events:
+            self.tell(event)
+        return outcome.requeue_after
+
+    def _observe(self) -> Observed:
+        groups = {
+            kind: [body for (one, _), body in self.jobs.objects.items() if one == kind]
+            for kind in ("ConfigMap", "PersistentVolumeClaim", "Service")
+        }
+        return Observed(
+            jobs=list(self.jobs.jobs.values()),
+            pods=self.jobs.pods,
+            configmaps=groups["ConfigMap"],
+            claims=groups["PersistentVolumeClaim"],
+            services=groups["Service"],
+            progress=self._progress(),
+            model=self.model,
+        )
+
+    def _progress(self) -> Mapping[str, Any] | None:
+        """Rank 0's page, read at most every 15 seconds."""
+        now = self.jobs.now()
+        if not self.jobs.processes:
+            self._page = None
+        elif self._page_at is None or (now - self._page_at).total_seconds() >= READ_EVERY:
+            self._page_at = now
+            self._page = None
+            with contextlib.suppress(PageError):
+                self._page = parse_page(fetch("127.0.0.1", self.settings.metrics_port))
+        return self._page
+
+    def _interrupted(self) -> None:
+        if self.interrupts.count and not self.obj["spec"].get("suspend"):
+            self.edit(suspend=True)
+            self.jobs.changed = True
+        if self.interrupts.count > 1 and not self._killed:
+            self._killed = True
+            self.jobs.kill()
+
+    def edit(self, **spec: Any) -> None:
+        """Change the spec as a user of a cluster would."""
+        self.obj["spec"] |= spec
+        self.obj["metadata"]["generation"] = int(self.obj["metadata"].get("generation") or 0) + 1
+
+    def save(self) -> None:
+        """Store the object, and which processes belong to it, for a command that finds them after a crash."""
+        processes = [{"pid": pid, "start": start_time(pid), "pod": pod} for pid, pod in self.jobs.processes]
+        write_json(self.folder / STATE_FILE, {**self.obj, "processes": processes})
+
+    def _over(self) -> int | None:
+        """The exit code, once there is nothing more to do here."""
+        found = self.status.get("conditions") or []
+        if conditions.is_true(found, "Succeeded"):
+            return exitcodes.OK
+        if self.jobs.processes:
+            return None
+        last = self.status.get("lastVerdict") or {}
+        if conditions.is_true(found, "Failed"):
+            reason = conditions.reason_of(found, "Failed")
+            code = last.get("exitCode") or exitcodes.SOFTWARE
+            return REASON_CODES.get(reason, int(code))
+        if conditions.is_true(found, "Suspended"):
+            return exitcodes.STOPPED_UNSAVED if self._killed else exitcodes.STOPPED
+        accepted = conditions.get_condition(found, "Accepted")
+        if accepted is not None and accepted["status"] == conditions.FALSE:
+            return REASON_CODES.get(accepted["reason"], exitcodes.CONFIG)
+        if last.get("action") == Action.WAIT_FOR_DATA and attempts.ended(self.status):
+            return exitcodes.NO_INPUT
+        return None
+
+
+def failure_sentence(status: Mapping[str, Any]) -> str:
+    """Why a run stands where it stands, in one line."""
+    found = status.get("conditions") or []
+    for kind, wanted in (("Failed", conditions.TRUE), ("Accepted", conditions.FALSE)):
+        condition = conditions.get_condition(found, kind)
+        if condition is not None and condition["status"] == wanted:
+            return str(condition["message"])
+    return str((status.get("lastVerdict") or {}).get("message", ""))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """What the last command left in runs/<name>/training.json, None if there was none."""
+    with contextlib.suppress(FileNotFoundError):
+        state = read_json(folder / STATE_FILE)
+        return state if isinstance(state, dict) else None
+    return None
+
+
+def same_run(state: Mapping[str, Any] | None, digest: str) -> Mapping[str, Any] | None:
+    """The stored state if it is of this configuration and not finished; else a new object begins (the job itself refuses a
+    run folder that another configuration has trained in)."""
+    status = (state or {}).get("status") or {}
+    if status.get("configHash") != digest or conditions.is_true(status.get("conditions") or [], "Succeeded"):
+        return None
+    return state
+
+
+def new_object(manifest: Mapping[str, Any], old: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """The object as an API server would hold it: with uid and generation, going on from the old state if there is one.
+
+    A run that has failed gets another attempt: typing the command again is what `ltx2 retry` is on a cluster.
+    """
+    metadata = {**(manifest.get("metadata") or {}), "namespace": NAMESPACE}
+    spec = {**(manifest.get("spec") or {}), "suspend": False}
+    if old is None:
+        metadata |= {"uid": str(uuid.uuid4()), "generation": 1}
+        return {**manifest, "metadata": metadata, "spec": spec}
+    metadata |= {"uid": old["metadata"]["uid"], "generation": int(old["metadata"]["generation"]) + 1}
+    status = dict(old.get("status") or {})
+    status.pop("nextAttemptTime", None)
+    if (status.get("plan") or {}).get("gpuClass") != (spec.get("gpu") or {}).get("class"):
+        status.pop("plan", None)  # the folder has moved to another machine: plan anew
+    if not attempts.ended(status) and status.get("job"):
+        # The last command was killed before it saw how the attempt ended: a pause, nobody's fault.
+        status["conditions"] = conditions.set_condition(
+            status["conditions"],
+            "Suspended",
+            conditions.FALSE,
+            "Suspending",
+            "the command was killed",
+            now,
+            metadata["generation"],
+        )
+    if conditions.is_true(status.get("conditions") or [], "Failed"):
+        spec["retries"] = max(int(spec.get("retries", 3)), int(status.get("failedRetries", 0)) + 1)
+    return {**manifest, "metadata": metadata, "spec": spec, "status": status}
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One command per run folder. Raises AlreadyRunningError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyRunningError(
+                f"{folder}: another `ltx2 run` (process {file.read().strip() or '?'}) works on it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def start_time(pid: int) -> str:
+    """When a process was started, in clock ticks since boot: with the pid it names one process for ever. Empty if unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def end_orphans(
+    state: Mapping[str, Any], grace: float, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """End processes that a killed command left behind: two attempts must never write to one run folder."""
+    for entry in state.get("processes") or []:
+        pid, start = int(entry["pid"]), str(entry["start"])
+        if not start or start_time(pid) != start:
+            continue
+        say(f"ending {entry['pod']} (process {pid}), left by a command that was killed")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        waited = 0.0
+        while start_time(pid) == start and _state(pid) != "Z":
+            if waited >= grace:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            sleep(POLL_SECONDS)
+            waited += POLL_SECONDS
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "Z"
+
+
+def secret_source(
+    environ: Mapping[str, str], documents: Mapping[str, Mapping[str, str]]
+) -> Callable[[str, str, str], str | None]:
+    """Where a local run finds Secrets: documents of the same file first, then a variable of the name that the pod gives it."""
+
+    def secret(name: str, key: str, variable: str) -> str | None:
+        return documents.get(name, {}).get(key) or environ.get(variable)
+
+    return secret
+
+
+def run_rendered(
+    documents: Sequence[Mapping[str, Any]],
+    jobs: LocalJobs,
+    interrupts: Interrupts,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Run the Jobs of rendered documents one after the other, each as often as it is written: once.
+
+    Returns the exit code of the first that does not succeed, else 0. Raises JobError where one cannot be started here.
+    """
+    for body in documents:
+        if body.get("kind") != "Job":
+            jobs.put(body)
+    for body in documents:
+        if body.get("kind") != "Job":
+            continue
+        name = body["metadata"]["name"]
+        jobs.create(body)
+        verdict = None
+        asked = 0
+        while verdict is None:
+            jobs.poll()
+            if interrupts.count > asked:
+                asked = interrupts.count
+                if asked == 1:
+                    jobs.stop(name)
+                else:
+                    jobs.kill()
+            verdict = classify(jobs.jobs.get(name), jobs.pods_of(name), jobs.now())
+            sleep(0.0 if verdict else POLL_SECONDS)
+        if verdict.action is not Action.SUCCEED:
+            return verdict.exit_code or exitcodes.SOFTWARE
+    return exitcodes.OK

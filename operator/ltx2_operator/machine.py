@@ -1,0 +1,127 @@
+"""What this machine has: GPUs by class, without torch; a free port."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ltx2_job.errors import ConfigError, Problem
+from ltx2_operator import gpus
+from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE, GpuClass
+from ltx2_operator.processes import Machine
+
+KFD: Final = Path("/sys/class/kfd/kfd/topology/nodes")
+QUERY_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True)
+class LocalGpu:
+    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class if the table knows it."""
+
+    index: str
+    vendor: str  # "nvidia" or "amd"
+    product: str
+    memory_mib: int
+    gpu_class: GpuClass | None
+
+
+def detect(environ: Mapping[str, str] | None = None, kfd: Path = KFD) -> list[LocalGpu]:
+    """The GPUs that a process started here would see (CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES are honoured)."""
+    environ = os.environ if environ is None else environ
+    return _visible(_nvidia(environ), environ.get("CUDA_VISIBLE_DEVICES")) + _visible(
+        _amd(kfd), environ.get("HIP_VISIBLE_DEVICES")
+    )
+
+
+def _visible(found: list[LocalGpu], mask: str | None) -> list[LocalGpu]:
+    if mask is None:
+        return found
+    wanted = [entry.strip() for entry in mask.split(",") if entry.strip()]
+    return [gpu for entry in wanted for gpu in found if gpu.index == entry]
+
+
+def _nvidia(environ: Mapping[str, str]) -> list[LocalGpu]:
+    command = ["nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=QUERY_SECONDS, env=dict(environ), check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return parse_nvidia(done.stdout) if done.returncode == 0 else []
+
+
+def parse_nvidia(text: str) -> list[LocalGpu]:
+    """The rows of nvidia-smi's index, name, memory.total (MiB) as CSV without header."""
+    found = []
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 3 and parts[0].isdigit():
+            label = parts[1].replace(" ", "-")  # how GPU feature discovery writes the product
+            memory = int(parts[2]) if parts[2].isdigit() else 0
+            found.append(LocalGpu(parts[0], "nvidia", parts[1], memory, _by_label(gpus.NVIDIA_PRODUCT, label)))
+    return found
+
+
+def _amd(kfd: Path) -> list[LocalGpu]:
+    """The kernel's own list of AMD GPUs; CPUs stand in it too, with simd_count 0."""
+    found: list[LocalGpu] = []
+    nodes = sorted(kfd.glob("*/properties"), key=lambda path: int(path.parent.name)) if kfd.is_dir() else []
+    for path in nodes:
+        try:
+            pairs = dict(line.split(maxsplit=1) for line in path.read_text().splitlines() if " " in line)
+        except OSError:
+            continue
+        if int(pairs.get("simd_count", 0)) == 0:
+            continue
+        device = f"{int(pairs.get('device_id', 0)):x}"
+        memory = 0
+        for bank in path.parent.glob("mem_banks/*/properties"):
+            values = dict(line.split(maxsplit=1) for line in bank.read_text().splitlines() if " " in line)
+            memory = max(memory, int(values.get("size_in_bytes", 0)) // 2**20)
+        found.append(LocalGpu(str(len(found)), "amd", f"AMD {device}", memory, _by_label(gpus.AMD_DEVICE, device)))
+    return found
+
+
+def _by_label(key: str, value: str) -> GpuClass | None:
+    return next((entry for entry in gpus.CLASSES if value in entry.labels.get(key, ())), None)
+
+
+def classes(found: list[LocalGpu], count: int) -> list[GpuClass]:
+    """The known classes of which this machine has `count` or more.
+
+    Raises ConfigError where it has GPUs, but none that the table knows: no plan can be made for those.
+    """
+    known = [gpu.gpu_class for gpu in found if gpu.gpu_class is not None]
+    if found and not known:
+        names = ", ".join(sorted({gpu.product for gpu in found}))
+        near = "; ".join(
+            f"{entry.name} has {entry.memory_bytes // gpus.MIB} MiB" for entry in gpus.CLASSES if entry.memory_bytes
+        )
+        problem = Problem(
+            "spec.gpu.class", f"this machine's {names} is in no class", f"name the nearest that is not larger: {near}"
+        )
+        raise ConfigError(problem)
+    return gpus.cheapest_first({entry.name: entry for entry in known if known.count(entry) >= count}.values())
+
+
+def as_machine(found: list[LocalGpu], environ: Mapping[str, str]) -> Machine:
+    """The machine as pods see it."""
+    by_resource = {
+        resource: tuple(gpu.index for gpu in found if gpu.vendor == vendor)
+        for resource, vendor in ((NVIDIA_RESOURCE, "nvidia"), (AMD_RESOURCE, "amd"))
+    }
+    env = dict(environ)
+    if env.get("PYTHONPATH"):  # pods start in folders of their own
+        env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in env["PYTHONPATH"].split(os.pathsep))
+    return Machine(by_resource, env)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now, so that two runs on one machine do not collide."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
