@@ -118,7 +118,11 @@ class LocalJobs:
                 self._signal_group(pod, signal.SIGKILL)
 
     def poll(self) -> bool:
-        """Look at every process; say whether anything changed since the last look."""
+        """Look at every process; say whether anything changed since the last look.
+
+        An ended pod whose Job is gone stays for one look, so that its last word is heard.
+        """
+        self._collect()
         for pod in self._pods.values():
             if pod.ended:
                 continue
@@ -129,7 +133,6 @@ class LocalJobs:
                 self._signal_group(pod, signal.SIGKILL)
         for name in list(self.jobs):
             self._control(name)
-        self._collect()
         changed, self.changed = self.changed, False
         return changed
 
