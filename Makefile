@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint format setup lock bench clean help
+.PHONY: demo test lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -41,6 +41,9 @@ test: lint ## lint, then every test that this machine can run; says what was ski
 format: .venv/ready ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: .venv/ready ## write the configuration table and the CRD anew
+	$(BIN)/python scripts/generate.py
 
 lock: ## resolve the dependencies anew into uv.lock
 	$(BIN)/uv lock --upgrade
