@@ -66,13 +66,22 @@ class RichConsole:
 
     def __init__(self, stream: TextIO):
         from rich.console import Console as Terminal
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+        from rich.progress import ProgressColumn as Column
+        from rich.text import Text
+
+        class Pace(Column):
+            """Items per second; the training's own text says seconds per step."""
+
+            def render(self, task: Task) -> Text:
+                return Text("" if task.speed is None or task.fields["text"] else f"{task.speed:.1f}/s")
 
         self._progress = Progress(
             TextColumn("{task.description:8}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
+            Pace(),
             TextColumn("{task.fields[text]}"),
             console=Terminal(file=stream),
         )
@@ -108,8 +117,8 @@ def open_console(stream: TextIO | None = None) -> Console:
     return RichConsole(stream) if stream.isatty() else PlainConsole(stream)
 
 
-def describe(values: Mapping[str, float], eta_seconds: float | None) -> str:
-    """The numbers of a step for people: losses, pace and remaining time."""
+def describe(values: Mapping[str, float], eta_seconds: float | None, memory: tuple[str, int] | None = None) -> str:
+    """The numbers of a step for people: losses, pace, remaining time, and memory as (what, bytes)."""
     parts = [
         f"{key.replace('loss_', '')} {values[key]:.4f}" for key in ("loss", "loss_video", "loss_audio") if key in values
     ]
@@ -117,6 +126,8 @@ def describe(values: Mapping[str, float], eta_seconds: float | None) -> str:
         parts.append(f"{values['seconds_per_step']:.2f} s/step")
     if eta_seconds is not None:
         parts.append(f"{duration(eta_seconds)} left")
+    if memory is not None:
+        parts.append(f"{memory[0]} {memory[1] / 2**30:.1f} GiB")
     return "  ".join(parts)
 
 

@@ -117,6 +117,12 @@ def gpu_memory() -> dict[str, int]:
     }
 
 
+def peak_memory() -> tuple[str, int]:
+    """What people watch: the GPU's peak where there is one in use, else the resident memory of this process (bytes)."""
+    peak = gpu_memory().get("peak")
+    return ("GPU", peak) if peak is not None else ("RAM", host_memory())
+
+
 class Server:
     """Serves /metrics and /progress from threads of their own until close()."""
 
@@ -159,6 +165,10 @@ class Server:
                 self.socket.bind(self.server_address)
                 self.server_address = self.socket.getsockname()
                 self.server_name, self.server_port = "ltx2-job", self.server_address[1]
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):  # a client may go at any time
+                    super().handle_error(request, client_address)  # type: ignore[arg-type]
 
         self._server = Listener(("" if in_pod else "127.0.0.1", port), Handler)
         self.port: int = self._server.server_port

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ltx2_job.console import Console, describe
 from ltx2_job.errors import JobError
 from ltx2_job.fence import Fence
-from ltx2_job.metrics import Metrics, Server
+from ltx2_job.metrics import Metrics, Server, peak_memory
 from ltx2_job.progress import Progress, encode, write_last_word
 from ltx2_job.workspace import RunFolder, write_atomic
 
@@ -135,7 +135,7 @@ class LiveReporter(Reporter):
             progress.saw_step(values["seconds_per_step"])
         self._metrics.step(step, max_steps, values)
         self._append({"step": step, **values})
-        self._console.step(step, max_steps, describe(values, progress.eta_seconds))
+        self._console.step(step, max_steps, describe(values, progress.eta_seconds, peak_memory()))
 
     def held_out(self, step: int, loss: float, parts: Mapping[str, float]) -> None:
         """Append the held-out loss to metrics.jsonl and show it."""

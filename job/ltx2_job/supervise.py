@@ -50,7 +50,9 @@ def supervise(order: Order, arguments: Sequence[str], environ: Mapping[str, str]
         return error.exit_code
     command = [sys.executable, "-m", "ltx2_job.cli", *arguments, WORKER_FLAG]
     code = Launcher(command, layout.environments(environ), grace, other_nodes=layout.nodes > 1).run()
-    _last_word(order, code, exitcodes.lookup(code).meaning, environ, main_node=layout.node == 0)
+    meaning = exitcodes.lookup(code).meaning
+    if _last_word(order, code, meaning, environ, main_node=layout.node == 0) and code != exitcodes.OK:
+        print(f"error: {meaning}", file=sys.stderr)  # the workers could not say so themselves
     return code
 
 
@@ -74,12 +76,13 @@ def work(order: Order, run_stage: "Callable[[Stage], None]", environ: Mapping[st
             if stage is not None:
                 with contextlib.suppress(JobError, OSError):
                     stage.reporter.traceback(text)
-    if end.code != exitcodes.OK:
+    first = environ.get("RANK", "0") == "0"
+    if end.code != exitcodes.OK and (first or end.code != exitcodes.STOPPED):  # all ranks stop alike: one says it
         print(f"{'stopped' if end.code == exitcodes.STOPPED else 'error'}: {end.message}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):  # a full volume has its code already; the launcher tries the last word again
         if stage is not None:
             stage.reporter.close(end.code, end.message)
-        elif environ.get("RANK", "0") == "0":
+        elif first:
             _last_word(order, end.code, end.message, environ, main_node=True)
     return end.code
 
@@ -96,8 +99,8 @@ def _layout(order: Order, environ: Mapping[str, str]) -> Layout:
     return Layout.read(nodes, processes, environ)
 
 
-def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str], main_node: bool) -> None:
-    """Write the termination message and attempts/<n>.json, unless a worker has already written this very end.
+def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str], main_node: bool) -> bool:
+    """Write the termination message and attempts/<n>.json; False if a worker has already written this very end.
 
     What the attempt last said of itself (at its newest checkpoint) stays in it: step, checkpoint, losses.
     """
@@ -107,7 +110,7 @@ def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str]
         before = {}
     told = _read(log) if log is not None else before
     if told.get("exitCode") == code:
-        return
+        return False
     page = {
         "version": VERSION,
         "run": order.run,
@@ -122,6 +125,7 @@ def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str]
     ours = main_node and run is not None and _owns(run, order, environ)
     with contextlib.suppress(OSError):  # the exit code itself is the message that cannot be lost
         write_last_word(page, log, run if ours else None, order.attempt)
+    return True
 
 
 def _owns(run: RunFolder, order: Order, environ: Mapping[str, str]) -> bool:

@@ -96,7 +96,7 @@ def test_a_configuration_mistake_is_one_line_and_78(tmp_path, capfd):
     error = capfd.readouterr().err
     assert code == word["exitCode"] == exitcodes.CONFIG and word["reason"] == "InvalidConfig"
     assert "learning_rat" in word["message"] and "learning_rate" in word["message"]
-    assert error.startswith("error: ") and "Traceback" not in error
+    assert error.startswith("error: ") and error.count("error: ") == 1 and "Traceback" not in error
     assert (word["run"], word["stage"], word["attempt"]) == ("fox", "train", 1)
 
 
@@ -120,7 +120,7 @@ def killed(monkeypatch, code: int) -> None:
     monkeypatch.setattr("ltx2_job.supervise.Launcher.run", lambda self: code)
 
 
-def test_the_launcher_speaks_for_a_killed_worker(tmp_path, files, monkeypatch):
+def test_the_launcher_speaks_for_a_killed_worker(tmp_path, files, monkeypatch, capsys):
     """The checkpoint's word stays, the ending is added. Catches an empty termination message after an OOM kill."""
     run = RunFolder(tmp_path / "runs" / "fox")
     Fence.claim(run, Owner.now("uid-1", 1, "pod-1"))
@@ -131,6 +131,7 @@ def test_the_launcher_speaks_for_a_killed_worker(tmp_path, files, monkeypatch):
     code, word = stage(tmp_path, files, LTX2JOB_UID="uid-1", LTX2JOB_POD_UID="pod-1")
     assert code == word["exitCode"] == 79 and word["reason"] == "HostOutOfMemory"
     assert word["step"] == word["checkpoint"]["step"] == 500
+    assert capsys.readouterr().err == "error: the host's memory limit was reached\n"
     assert json.loads((run.attempts / "1.json").read_text()) == word
 
 

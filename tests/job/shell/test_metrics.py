@@ -2,6 +2,7 @@
 
 import math
 import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -108,6 +109,26 @@ def test_a_client_that_says_nothing_does_not_block_the_others(server):
     """Catches a server with one thread: a half-open connection would blind the operator."""
     with socket.create_connection(("127.0.0.1", server.port)):
         assert get(server, "/progress")[0] == 200
+
+
+def test_a_client_that_leaves_early_is_no_news(capfd):
+    """Catches a traceback in the training's log for every scrape that timed out."""
+    served = threading.Event()
+
+    def page() -> bytes:
+        served.set()
+        return b"x" * (1 << 24)
+
+    server = Server(0, page, page)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave with a reset
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert served.wait(5)
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(5)
+    server.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_outside_a_pod_only_this_machine_can_ask(monkeypatch, server):

@@ -55,7 +55,7 @@ def test_a_plain_line_every_ten_seconds_and_at_the_end(setup):
         setup.reporter.step(step, 7, {"loss": 1.0 / step, "seconds_per_step": 4.0})
     shown = [line.split("  ")[0] for line in setup.lines()]
     assert shown == ["step 1/7", "step 4/7", "step 7/7"]
-    assert setup.lines()[0] == "step 1/7  loss 1.0000  4.00 s/step  24s left"
+    assert setup.lines()[0].startswith("step 1/7  loss 1.0000  4.00 s/step  24s left  RAM ")
 
 
 def test_events_are_never_dropped(setup, tmp_path):
@@ -273,5 +273,5 @@ def test_a_terminal_gets_bars_and_a_file_gets_lines():
 def test_numbers_for_people():
     """Catches hours shown as minutes, and parts of the loss mixed up."""
     assert [duration(seconds) for seconds in (0.4, 59.4, 59.6, 3540, 12000)] == ["0s", "59s", "1m", "59m", "3h 20m"]
-    text = describe({"loss": 1, "loss_video": 0.75, "loss_audio": 0.25, "seconds_per_step": 2}, 120)
-    assert text == "loss 1.0000  video 0.7500  audio 0.2500  2.00 s/step  2m left"
+    text = describe({"loss": 1, "loss_video": 0.75, "loss_audio": 0.25, "seconds_per_step": 2}, 120, ("GPU", 3 << 29))
+    assert text == "loss 1.0000  video 0.7500  audio 0.2500  2.00 s/step  2m left  GPU 1.5 GiB"
