@@ -8,7 +8,7 @@
 import sys
 from pathlib import Path
 
-SOURCE = '''#!{python}
+SOURCE = """#!{python}
 import json, os, signal, sys, time
 from pathlib import Path
 
@@ -55,7 +55,7 @@ if code == 0 and stage == "train" and not what.get("no_result"):
     (run / "lora.safetensors").write_text(json.dumps([config, plan["memory"]], sort_keys=True))
     leave(0, step=config["max_train_steps"], maxSteps=config["max_train_steps"], result=result)
 leave(code)
-'''
+"""
 
 
 def install(folder: Path) -> Path:

@@ -117,13 +117,13 @@ def scalar(text: str) -> bool | int | float | str | None:
         return text in _TRUE
     if _INFINITE.match(text):
         return math.nan if "n" in text.lower()[:2] else math.copysign(math.inf, -1 if text[0] == "-" else 1)
-    plain = text.replace("_", "") if text[:1].isdigit() or text[:1] in "+-." else text
+    plain = text.replace("_", "") if text[:1].isdigit() or text[:1] in "+-" else text
     if _INTEGER.match(plain):
         sign, digits = (-1, plain[1:]) if plain[0] == "-" else (1, plain.lstrip("+"))
         if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
             digits = "0o" + digits[1:]
         number = sign * int(digits, 0)
-        return number if -(2**63) <= number < 2**64 else float(number)
+        return number if -(2**63) <= number < 2**63 else float(number)
     if _FLOAT.match(plain):
         return float(plain)
     return text
@@ -163,31 +163,34 @@ def parse(text: str, path: Path) -> list[Document]:
             return [Document(json.loads(text), path, 1)]
         except ValueError:
             pass  # YAML's own flow style begins alike; its loader says what is wrong
-    loader = _Loader(text)
     found = []
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            assert node is not None  # check_node said so
+        for node in yaml.compose_all(text, Loader=_Loader):
             line = node.start_mark.line + 1
-            body = loader.construct_document(node)
+            body = _construct(node)
             if body is None:
                 continue
             if not isinstance(body, dict):
-                raise ManifestError(
-                    f"{path}:{line}: a {type(body).__name__}, not a mapping; a manifest begins with apiVersion and kind"
-                )
+                what = f"a {type(body).__name__}, not a mapping; a manifest begins with apiVersion and kind"
+                raise ManifestError(f"{path}:{line}: {what}")
             found.append(Document(body, path, line))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ManifestError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ManifestError(f"{path}:{_line_of(text, error)}: {str(error).splitlines()[0]}") from None
-    finally:
-        loader.dispose()
     if not found:
         raise ManifestError(f"{path}: holds no document")
     return found
+
+
+def _construct(node: yaml.Node) -> Any:
+    """The value of a composed document."""
+    loader = _Loader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _line_of(text: str, error: yaml.YAMLError) -> int:
@@ -256,6 +259,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    if not text.replace("\n", "").isprintable():
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     style = "|" if "\n" in text else None
     if style is None and (not isinstance(scalar(text), str) or text == "<<" or re.match(r"^\d{4}-\d", text)):
         style = "'"

@@ -29,8 +29,22 @@ PLAN = Plan(
     memory="fp32/resident/keep:48", cache_memory="device", cpu_milli=1000, memory_bytes=2**30, shm_bytes=2**20,
     ephemeral_bytes=2**20, volume_bytes=2**30, predicted_peak_bytes=2**30,
 )  # fmt: skip
-CONFIG = {"pretrained_model_name_or_path": "Lightricks/LTX-2", "model_flavour": "dev", "model_type": "lora", "max_train_steps": 5, "num_train_epochs": 0}
-DATASETS = [{"id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "datasets/videos", "caption_strategy": "textfile"}]
+CONFIG = {
+    "pretrained_model_name_or_path": "Lightricks/LTX-2",
+    "model_flavour": "dev",
+    "model_type": "lora",
+    "max_train_steps": 5,
+    "num_train_epochs": 0,
+}
+DATASETS = [
+    {
+        "id": "clips",
+        "type": "local",
+        "dataset_type": "video",
+        "instance_data_dir": "datasets/videos",
+        "caption_strategy": "textfile",
+    }
+]
 
 
 class Resolved:
@@ -82,11 +96,15 @@ def rendered(stage="train", settings=Settings(grace_seconds=5, grace_margin_seco
     obj = manifest()
     obj["metadata"] |= {"uid": "0f0c", "namespace": "local"}
     made = PLAN.model_copy(update={"stage": stage, **plan})
-    return children.configmap(obj, Resolved, made), children.job(obj, made, stage, attempt, settings, digest=Resolved.digest)
+    return children.configmap(obj, Resolved, made), children.job(
+        obj, made, stage, attempt, settings, digest=Resolved.digest
+    )
 
 
 def behave(place, **behaviour):
-    (place / "behaviour.json").write_text(json.dumps({key.replace("_", "-"): value for key, value in behaviour.items()}))
+    (place / "behaviour.json").write_text(
+        json.dumps({key.replace("_", "-"): value for key, value in behaviour.items()})
+    )
 
 
 def calls(place):
@@ -139,7 +157,9 @@ def test_every_verdict_as_a_real_cluster_words_it(place, verdict, recorded):
     mine, real = job_condition(jobs.jobs[name], "Failed"), job_condition(recorded, "Failed")
     assert mine["reason"] == real["reason"]
     assert normal(mine["message"]) == normal(real["message"])
-    assert [one["type"] for one in jobs.jobs[name]["status"]["conditions"]] == [one["type"] for one in recorded["status"]["conditions"]]
+    assert [one["type"] for one in jobs.jobs[name]["status"]["conditions"]] == [
+        one["type"] for one in recorded["status"]["conditions"]
+    ]
     jobs.close()
 
 
@@ -147,7 +167,10 @@ def test_success_needs_the_proof_that_the_process_wrote(place):
     clock = Clock()
     jobs = jobs_of(place, clock)
     assert run_job(place, jobs, clock, *rendered()).action == "Succeed"
-    assert [one["type"] for one in jobs.jobs["fox-train-1"]["status"]["conditions"]] == ["SuccessCriteriaMet", "Complete"]
+    assert [one["type"] for one in jobs.jobs["fox-train-1"]["status"]["conditions"]] == [
+        "SuccessCriteriaMet",
+        "Complete",
+    ]
     behave(place, train={"no_result": True})
     second = rendered(attempt=2)
     assert run_job(place, jobs, clock, *second).reason == "NoProof"
@@ -170,7 +193,10 @@ def test_without_a_matching_rule_the_backoff_limit_is_named(place):
     job["spec"]["podFailurePolicy"]["rules"] = job["spec"]["podFailurePolicy"]["rules"][:1]
     run_job(place, jobs, clock, configmap, job)
     failed = job_condition(jobs.jobs["fox-train-1"], "Failed")
-    assert (failed["reason"], failed["message"]) == ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    assert (failed["reason"], failed["message"]) == (
+        "BackoffLimitExceeded",
+        "Job has reached the specified backoff limit",
+    )
 
 
 def test_deadline_stops_the_process_and_is_the_jobs_reason(place):
@@ -242,7 +268,9 @@ def test_two_nodes_are_two_indexed_processes_and_one_that_fails_ends_the_other(p
 
 def test_argv_env_and_files_come_from_the_rendered_job_alone(place):
     clock = Clock()
-    jobs = jobs_of(place, clock, env={"LTX2_MAX_TRAIN_STEPS": "9", "HF_TOKEN": "mine", "WANDB_API_KEY": "x", "LC_ALL": "C"})
+    jobs = jobs_of(
+        place, clock, env={"LTX2_MAX_TRAIN_STEPS": "9", "HF_TOKEN": "mine", "WANDB_API_KEY": "x", "LC_ALL": "C"}
+    )
     configmap, job = rendered()
     run_job(place, jobs, clock, configmap, job)
     call = calls(place)[0]
@@ -324,25 +352,41 @@ def test_every_rendered_job_can_be_honoured():
         for nodes in (1, 2):
             for vendor, resource in (("none", None), ("nvidia", "nvidia.com/gpu"), ("amd", "amd.com/gpu")):
                 name = {"none": "cpu", "nvidia": "h200", "amd": "mi300x"}[vendor]
-                check_job(rendered(stage, nodes=nodes, vendor=vendor, resource_name=resource, gpu_class=name, gpu_count=1)[1])
+                check_job(
+                    rendered(stage, nodes=nodes, vendor=vendor, resource_name=resource, gpu_class=name, gpu_count=1)[1]
+                )
 
 
 def test_meaningless_fields_carry_a_reason():
     from ltx2_operator import processes
 
-    for group in (processes.JOB_FIELDS, processes.POD_FIELDS, processes.CONTAINER_FIELDS, processes.RESOURCES, processes.EMPTY_DIR):
+    for group in (
+        processes.JOB_FIELDS,
+        processes.POD_FIELDS,
+        processes.CONTAINER_FIELDS,
+        processes.RESOURCES,
+        processes.EMPTY_DIR,
+    ):
         assert all(len(why.split()) >= 3 for why in group.values())
 
 
 def test_gpus_are_dealt_out_and_missing_ones_are_named(place):
     clock = Clock()
-    gpu = {"vendor": "nvidia", "resource_name": "nvidia.com/gpu", "gpu_class": "h200", "gpu_count": 2, "flavour": "cuda"}
+    gpu = {
+        "vendor": "nvidia",
+        "resource_name": "nvidia.com/gpu",
+        "gpu_class": "h200",
+        "gpu_count": 2,
+        "flavour": "cuda",
+    }
     jobs = jobs_of(place, clock, gpus={"nvidia.com/gpu": ("0", "1", "4")})
     run_job(place, jobs, clock, *rendered(**gpu))
     assert calls(place)[0]["env"]["CUDA_VISIBLE_DEVICES"] == "0,1"
     configmap, job = rendered(nodes=2, attempt=2, **gpu)
     jobs.put(configmap)
-    with pytest.raises(GpusMissingError, match=r"nvidia.com/gpu: pod 1 needs 2 beside 2 of its peers, this machine shows 3"):
+    with pytest.raises(
+        GpusMissingError, match=r"nvidia.com/gpu: pod 1 needs 2 beside 2 of its peers, this machine shows 3"
+    ):
         jobs.create(job)
     assert "fox-train-2" not in jobs.jobs
 
@@ -358,7 +402,9 @@ def test_secrets_come_from_documents_or_the_environment_or_are_missed_by_name(pl
         assert calls(place)[-1]["env"]["HF_TOKEN"] == value
     jobs = jobs_of(place, clock, secret=local.secret_source({}, {}))
     jobs.put(configmap)
-    with pytest.raises(SecretMissingError, match=r"Secret hub \(key token\) does not exist on this machine; export HF_TOKEN"):
+    with pytest.raises(
+        SecretMissingError, match=r"Secret hub \(key token\) does not exist on this machine; export HF_TOKEN"
+    ):
         jobs.create(job)
     reference["valueFrom"]["secretKeyRef"]["optional"] = True
     run_job(place, jobs, clock, configmap, job)
@@ -466,7 +512,14 @@ def test_a_second_ctrl_c_stops_at_once(place):
     clock, interrupts = Clock(), Interrupts()
     behave(place, train_1={"wait": 60, "deaf": True})
     begun = time.monotonic()
-    code, run, _ = walk(place, fresh(), clock, interrupts, interrupt_when(place, interrupts, clock, times=2), Settings(grace_seconds=3600))
+    code, run, _ = walk(
+        place,
+        fresh(),
+        clock,
+        interrupts,
+        interrupt_when(place, interrupts, clock, times=2),
+        Settings(grace_seconds=3600),
+    )
     assert (code, run.status["state"]) == (86, "Suspended")
     assert time.monotonic() - begun < 20
 
@@ -477,7 +530,9 @@ def test_a_failed_run_gets_another_attempt_when_the_command_is_typed_again(place
     code, run, _ = walk(place, fresh(), clock)
     assert code == 73
     state = local.load_state(place / "runs" / "fox")
-    code, run, _ = walk(place, new_object(manifest(), same_run(state, state["status"]["configHash"]), clock.now()), clock)
+    code, run, _ = walk(
+        place, new_object(manifest(), same_run(state, state["status"]["configHash"]), clock.now()), clock
+    )
     assert (code, run.status["attempt"]) == (0, 2)
 
 
@@ -509,20 +564,28 @@ def test_a_command_that_was_killed_is_a_pause_and_its_process_is_ended(place):
     assert f"process {pid}" in told[0]
     jobs.close()
     clock.moment += timedelta(seconds=1)
-    code, run, _ = walk(place, new_object(manifest(), same_run(state, state["status"]["configHash"]), clock.now()), clock)
+    code, run, _ = walk(
+        place, new_object(manifest(), same_run(state, state["status"]["configHash"]), clock.now()), clock
+    )
     assert (code, run.status["attempt"], run.status["uncounted"]) == (0, 2, 0)
     assert run.status["attempts"][0]["action"] == "Suspend"
 
 
 def test_a_pid_that_belongs_to_somebody_else_is_left_alone():
     with subprocess.Popen(["sleep", "60"]) as process:
-        local.end_orphans({"processes": [{"pid": process.pid, "start": "1", "pod": "x"}]}, 1.0, lambda line: pytest.fail(line))
+        local.end_orphans(
+            {"processes": [{"pid": process.pid, "start": "1", "pod": "x"}]}, 1.0, lambda line: pytest.fail(line)
+        )
         assert process.poll() is None
         process.kill()
 
 
 def test_one_command_per_run_folder(tmp_path):
-    with local.locked(tmp_path / "fox"), pytest.raises(local.AlreadyRunningError, match=f"process {os.getpid()}"), local.locked(tmp_path / "fox"):
+    with (
+        local.locked(tmp_path / "fox"),
+        pytest.raises(local.AlreadyRunningError, match=f"process {os.getpid()}"),
+        local.locked(tmp_path / "fox"),
+    ):
         pass
     with local.locked(tmp_path / "fox"):
         pass

@@ -1,0 +1,357 @@
+"""`ltx2` as a user types it: words, exit codes, files; a stand-in plays the job."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import stand_in_job
+
+from ltx2_operator import machine
+from ltx2_operator.cli import PASSED_THROUGH, VERBS, main
+from ltx2_operator.machine import LocalGpu, detect, parse_nvidia
+
+CONFIG = {
+    "pretrained_model_name_or_path": "Lightricks/LTX-2", "model_flavour": "dev", "model_type": "lora", "max_train_steps": 5,
+    "num_train_epochs": 0, "learning_rate": 1e-4,
+}  # fmt: skip
+DATASETS = [
+    {
+        "id": "clips",
+        "type": "local",
+        "dataset_type": "video",
+        "instance_data_dir": "datasets/videos",
+        "caption_strategy": "textfile",
+    }
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A workspace without GPU, with the stand-in on PATH."""
+    stand_in_job.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "KFD", tmp_path / "none")
+    monkeypatch.setattr(machine, "_nvidia", lambda environ: [])
+    workspace = tmp_path / "w"
+    workspace.mkdir()
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def write(here, config=None, name="training.yaml", **spec):
+    body = {
+        "apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training", "metadata": {"name": "fox"},
+        "spec": {"gpu": {"class": "cpu"}, "config": CONFIG | (config or {}), "datasets": DATASETS, **spec},
+    }  # fmt: skip
+    (here / name).write_text(json.dumps(body))
+    return name
+
+
+def calls(here):
+    path = here / "calls.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def behave(here, **behaviour):
+    (here / "behaviour.json").write_text(json.dumps(behaviour))
+
+
+def test_help_is_there_at_once_and_names_every_verb():
+    # Catches: an import of the models or of a client for --help.
+    begun = time.process_time()
+    code = "import sys; from ltx2_operator.cli import main; main(['--help'])"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False)
+    assert time.process_time() - begun < 5
+    assert all(verb in done.stdout for verb in (*VERBS, *PASSED_THROUGH))
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert not imported & {
+        "pydantic",
+        "yaml",
+        "rich",
+        "kubernetes",
+        "torch",
+        "numpy",
+        "ltx2_operator.api",
+        "ltx2_job.config",
+    }
+
+
+def test_verbs_of_a_cluster_are_not_listed_yet(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    assert not re.search(r"^\s+(upload|fetch|retry|operator|configure|doctor)\b", listed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["rnu", "x"], "rnu: no such verb; did you mean run?"),
+        (["generat"], "did you mean generate?"),
+        (["qqq"], "qqq: no such verb; see `ltx2 --help`"),
+        ([], "see `ltx2 --help`"),
+        (["run"], "FILE; see `ltx2 run --help`"),
+        (["run", "a.yaml", "--stpes=3"], "--stpes=3: not known to `ltx2 run`"),
+        (["cache"], "see `ltx2 cache --help`"),
+    ],
+)
+def test_usage_mistakes_are_64_and_name_the_way(argv, words, capsys):
+    assert main(argv) == 64
+    assert words in capsys.readouterr().err
+
+
+def test_run_says_plan_and_summary_and_a_second_run_is_done_at_once(here, capfd, monkeypatch):
+    file = write(here, {"validation_num_video_frames": 62})
+    assert main(["run", file]) == 0
+    out = capfd.readouterr().out
+    lines = out.splitlines()
+    assert lines[0] == "fox: cpu of this machine"
+    assert [line.split()[0] for line in lines[1:6]] == ["memory", "predicted", "datasets", "corrected", "look"]
+    assert "validation_num_video_frames 62 → 57" in out
+    assert "held-out 0.5000 → 0.4000, final 0.2500" in out
+    assert "ltx2 generate --model Lightricks/LTX-2 --lora runs/fox/lora.safetensors" in out
+    assert "kubectl apply -f training.yaml" in out
+    assert len(calls(here)) == 2
+    state = json.loads((here / "runs/fox/training.json").read_text())
+    digest = state["status"]["configHash"]
+    (here / "runs/fox/result.json").write_text(
+        json.dumps({"configDigest": digest, "steps": 5, "seconds": 10.0, "finalLoss": 0.25})
+    )
+    assert main(["run", file]) == 0
+    assert "fox is finished already" in capfd.readouterr().out
+    assert len(calls(here)) == 2
+    assert main(["ls"]) == 0
+    assert re.search(r"fox\s+Succeeded\s+5/5\s+0.2500", capfd.readouterr().out)
+
+
+def test_a_changed_configuration_is_another_run(here):
+    main(["run", write(here)])
+    (here / "runs/fox/result.json").write_text(json.dumps({"configDigest": "of something else"}))
+    assert main(["run", write(here, {"max_train_steps": 6})]) == 0
+    first, *_, last = calls(here)
+    assert first["env"]["LTX2JOB_UID"] != last["env"]["LTX2JOB_UID"]
+    assert json.loads(last["files"]["config.json"])["max_train_steps"] == 6
+
+
+def test_two_runs_get_two_ports(here):
+    main(["run", write(here)])
+    main(["run", write(here, {"max_train_steps": 6})])
+    ports = {call["env"]["LTX2JOB_PORT"] for call in calls(here)}
+    assert len(ports) == 2
+    assert "9464" not in ports
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "words"),
+    [
+        ({"cache": {"exit": 66}}, 66, "fox waits for data"),
+        (
+            {"train": {"exit": 77}},
+            77,
+            "fox has failed (attempt 1): exit code 77, gated model or bad token: the stand-in left with 77",
+        ),
+        ({"train": {"exit": 80}}, 80, "no smaller memory plan is left"),
+    ],
+)
+def test_an_end_is_one_line_and_its_class(here, behaviour, code, words, capfd):
+    (here / "behaviour.json").write_text(json.dumps(behaviour))
+    assert main(["run", write(here)]) == code
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "code", "words"),
+    [
+        ({"max_train_stpes": 5}, {}, 78, "max_train_stpes"),
+        ({"num_train_epochs": 2}, {}, 78, "max_train_steps"),
+        ({}, {"gpu": {"class": "h10"}}, 78, "h10 is no GPU class; did you mean"),
+        (
+            {},
+            {"gpu": {"class": "auto"}},
+            78,
+            "no GPU on this machine, and the transformer is not known to be below 1 GB",
+        ),
+        ({"pretrained_model_name_or_path": "models/x.safetensors"}, {}, 66, "models/x.safetensors does not exist"),
+        ({}, {"resumeFrom": "runs/old"}, 78, "spec.resumeFrom"),
+        ({}, {"retrys": 3}, 78, "spec.retrys: unknown key; did you mean retries?"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_starts(here, config, spec, code, words, capfd):
+    assert main(["run", write(here, config, **spec)]) == code
+    assert words in capfd.readouterr().err
+    assert calls(here) == []
+
+
+def test_rendered_yaml_runs_to_the_same_lora_as_the_manifest(here, capfd):
+    file = write(here)
+    assert main(["run", file]) == 0
+    lora = (here / "runs/fox/lora.safetensors").read_bytes()
+    (here / "runs/fox/lora.safetensors").unlink()
+    capfd.readouterr()
+    assert main(["render", file]) == 0
+    rendered = capfd.readouterr().out
+    (here / "rendered.yaml").write_text(rendered)
+    assert main(["run", "rendered.yaml"]) == 0
+    assert (here / "runs/fox/lora.safetensors").read_bytes() == lora
+    assert [call["argv"][0] for call in calls(here)] == ["cache", "train"] * 2
+    changed = rendered.replace('"max_train_steps": 5', '"max_train_steps": 6')
+    assert changed != rendered
+    (here / "rendered.yaml").write_text(changed)
+    assert main(["run", "rendered.yaml"]) == 0
+    assert (here / "runs/fox/lora.safetensors").read_bytes() != lora
+
+
+def test_render_makes_what_a_cluster_gets_without_an_owner(here, capfd):
+    assert main(["render", write(here, gpu={"class": "h200"}, nodes=2)]) == 0
+    from ltx2_operator.manifest import parse
+
+    found = parse(capfd.readouterr().out, Path("rendered"))
+    assert sorted(document.kind for document in found) == [
+        "ConfigMap",
+        "ConfigMap",
+        "Job",
+        "Job",
+        "PersistentVolumeClaim",
+        "Service",
+    ]
+    assert not any("ownerReferences" in document.body["metadata"] for document in found)
+
+
+def test_train_takes_the_guides_files_variables_and_flags(here, monkeypatch, capfd):
+    (here / "config").mkdir()
+    (here / "config/multi.json").write_text(json.dumps(DATASETS))
+    config = CONFIG | {"data_backend_config": "config/multi.json", "output_dir": "output/examples/Ltx_2.Lora"}
+    (here / "config/config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("LTX2_LORA_RANK", "8")
+    monkeypatch.setattr("ltx2_operator.sizing.SMALL_TRANSFORMER", 10**18)
+    monkeypatch.setattr(
+        "ltx2_operator.cli.inputs.read_model",
+        lambda resolved, place: __import__("ltx2_job.estimate").estimate.known_model("small"),
+    )
+    assert main(["train", "--max_train_steps=7"]) == 0
+    assert "ltx-2-lora: cpu of this machine" in capfd.readouterr().out
+    used = json.loads(calls(here)[-1]["files"]["config.json"])
+    assert (used["max_train_steps"], used["lora_rank"], used["output_dir"]) == (7, 8, "output/examples/Ltx_2.Lora")
+    assert (here / "output/examples/Ltx_2.Lora/training.json").exists()
+
+
+def test_train_does_not_try_a_failure_again_by_itself(here, monkeypatch, capfd):
+    (here / "config.json").write_text(json.dumps(CONFIG | {"data_backend_config": DATASETS}))
+    monkeypatch.setattr(
+        "ltx2_operator.cli.inputs.read_model",
+        lambda resolved, place: __import__("ltx2_job.estimate").estimate.known_model("small"),
+    )
+    behave(here, train={"exit": 70})
+    assert main(["train", "--config", "config.json"]) == 70
+    assert len(calls(here)) == 2
+
+
+def test_estimate_has_a_row_per_class_and_marks_the_cheapest_that_fits(here, capfd):
+    assert main(["estimate", write(here)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    from ltx2_operator import gpus
+
+    rows = {line.lstrip("* ").split()[0]: line for line in lines[1 : 1 + len(gpus.CLASSES)]}
+    assert set(rows) == set(gpus.BY_NAME)
+    assert sum(line.startswith("*") for line in rows.values()) == 1
+    fitting = [
+        entry.name for entry in gpus.cheapest_first(gpus.CLASSES) if " yes " in rows[entry.name] and entry.name != "cpu"
+    ]
+    assert rows[fitting[0]].startswith("*")
+    assert " no " in rows["rtx-4090"]
+
+
+def test_check_names_corrections_and_what_is_not_supported(here, capfd):
+    assert main(["check", write(here, {"validation_num_video_frames": 62})]) == 0
+    assert "corrected: validation_num_video_frames 62 → 57" in capfd.readouterr().out
+    assert main(["check", write(here, {"enable_group_offload": True})]) == 78
+    assert "not supported yet: enable_group_offload" in capfd.readouterr().out
+    assert main(["run", write(here, {"enable_group_offload": True})]) == 78
+    assert calls(here) == []
+    (here / "config.json").write_text(json.dumps(CONFIG | {"data_backend_config": DATASETS}))
+    assert main(["check", "config.json"]) == 0
+
+
+def test_gpus_lists_the_table_and_this_machine(here, capfd):
+    assert main(["gpus"]) == 0
+    out = capfd.readouterr().out
+    assert re.search(r"h200\s+nvidia\s+140.4 GiB\s+989", out)
+    assert "this machine: no GPU" in out
+
+
+def test_cache_is_shown_and_what_no_run_names_is_freed(here, capfd):
+    for kind, key, age in (
+        ("video", "aa11", 7200),
+        ("video", "bb22", 7200),
+        ("text", "cc33", 7200),
+        ("text", "dd44", 10),
+    ):
+        path = here / "cache" / kind / key[:2] / f"{key}.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 1024)
+        os.utime(path, (time.time() - age,) * 2)
+    run = here / "runs/fox"
+    run.mkdir(parents=True)
+    index = {
+        "samples": [{"video_key": "aa11", "audio_key": None, "text_keys": ["cc33"]}],
+        "prompts": {"empty": {"key": "ee"}},
+    }
+    (run / "index.json").write_text(json.dumps(index))
+    assert main(["cache", "ls"]) == 0
+    assert re.search(r"video\s+2\s+2.0 KiB\s+1\s+1.0 KiB", capfd.readouterr().out)
+    assert main(["cache", "gc", "--dry-run"]) == 0
+    assert "1 entries, 1.0 KiB would be freed" in capfd.readouterr().out
+    from ltx2_operator.local import locked
+
+    with locked(run):
+        assert main(["cache", "gc"]) == 64
+    assert main(["cache", "gc"]) == 0
+    assert sorted(path.stem for path in (here / "cache").rglob("*.safetensors")) == ["aa11", "cc33", "dd44"]
+    assert main(["cache", "gc", "--workspace", str(here / "nowhere")]) == 0
+
+
+def test_tools_of_the_job_are_passed_through_with_their_exit_code(here):
+    program = here.parent / "bin" / "ltx2-job"
+    program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\nsys.exit(7)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ltx2_operator.cli", "inspect", "a b", "--x"], capture_output=True, text=True, check=False, cwd=here,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (7, "['inspect', 'a b', '--x']\n")
+
+
+def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):
+    text = "0, NVIDIA H200, 143771\n1, NVIDIA H200, 143771\n2, NVIDIA RTX 6000 Ada Generation, 49140\n"
+    found = parse_nvidia(text)
+    assert [(gpu.index, gpu.memory_mib, gpu.gpu_class and gpu.gpu_class.name) for gpu in found] == [
+        ("0", 143771, "h200"), ("1", 143771, "h200"), ("2", 49140, None),
+    ]  # fmt: skip
+    monkeypatch.setattr(machine, "_nvidia", lambda environ: found)
+    assert [gpu.index for gpu in detect({"CUDA_VISIBLE_DEVICES": "2,0"}, tmp_path)] == ["2", "0"]
+    assert detect({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert [entry.name for entry in machine.classes(found, 2)] == ["h200"]
+    assert machine.classes(found, 3) == []
+    with pytest.raises(Exception, match="RTX 6000 Ada Generation is in no class; name the nearest"):
+        machine.classes(found[2:], 1)
+    for number, (simd, device, size) in enumerate(
+        ((0, 0, 0), (1216, 0x74A1, 206141652992), (384, 0x744C, 25753026560))
+    ):
+        folder = tmp_path / str(number) / "mem_banks" / "0"
+        folder.mkdir(parents=True)
+        (folder / "properties").write_text(f"heap_type 1\nsize_in_bytes {size}\n")
+        (tmp_path / str(number) / "properties").write_text(
+            f"cpu_cores_count 0\nsimd_count {simd}\ndevice_id {device}\n"
+        )
+    amd = detect({"CUDA_VISIBLE_DEVICES": ""}, tmp_path)
+    assert [(gpu.index, gpu.gpu_class.name, gpu.memory_mib) for gpu in amd] == [
+        ("0", "mi300x", 196592),
+        ("1", "rx-7900-xtx", 24560),
+    ]
+    seen = machine.as_machine([LocalGpu("3", "amd", "x", 1, None)], {"PYTHONPATH": "a"})
+    assert seen.gpus == {"nvidia.com/gpu": (), "amd.com/gpu": ("3",)}
+    assert Path(seen.env["PYTHONPATH"]).is_absolute()
