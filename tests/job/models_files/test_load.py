@@ -191,6 +191,19 @@ def test_folder_gives_the_same_text_and_sound(tiny, folder):
     assert torch.equal(*waves)
 
 
+def test_folder_s_new_vocoder_ends_its_first_stage_as_the_official_one(folder, tmp_path):
+    """Published folders say null there, which the official code never does."""
+    root = shutil.copytree(folder, tmp_path / "null")
+    file = root / "vocoder" / "config.json"
+    config = json.loads(file.read_text())
+    if Checkpoint.open(folder).version == "2.3":
+        file.write_text(json.dumps(config | {"final_act_fn": None}))
+    vocoder = build(Checkpoint.open(root), "vocoder")
+    first = getattr(vocoder, "vocoder", vocoder)
+    with torch.no_grad():
+        assert first(torch.full((1, 2, 8, 64), 200.0)).abs().max() <= 1
+
+
 def test_sharded_folder(tiny, folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "sharded")
     whole = root / "transformer" / "diffusion_pytorch_model.safetensors"

@@ -311,3 +311,49 @@ def test_padding_of_the_video_autoencoder(published):
     old, new = (plan_load(published(version)).parts["vae"].arguments for version in VERSIONS)
     assert (old["encoder_spatial_padding_mode"], old["decoder_spatial_padding_mode"]) == ("zeros", "reflect")
     assert (new["encoder_spatial_padding_mode"], new["decoder_spatial_padding_mode"]) == ("zeros", "zeros")
+
+
+@pytest.mark.parametrize(
+    ("version", "published_arguments"),
+    [
+        ("2.0", {
+            "block_out_channels": (256, 512, 1024, 2048), "layers_per_block": (4, 6, 6, 2, 2),
+            "decoder_block_out_channels": (256, 512, 1024), "decoder_layers_per_block": (5, 5, 5, 5),
+            "upsample_type": ("spatiotemporal",) * 3, "upsample_residual": (True,) * 3, "upsample_factor": (2, 2, 2),
+        }),
+        ("2.3", {
+            "block_out_channels": (256, 512, 1024, 1024), "layers_per_block": (4, 6, 4, 2, 2),
+            "decoder_block_out_channels": (256, 512, 512, 1024), "decoder_layers_per_block": (4, 6, 4, 2, 2),
+            "upsample_type": ("spatiotemporal", "spatiotemporal", "temporal", "spatial"),
+            "upsample_residual": (False,) * 4, "upsample_factor": (2, 2, 1, 2),
+        }),
+    ],
+)  # fmt: skip
+def test_video_autoencoder_s_arguments_are_the_published_ones(published, version, published_arguments):
+    """Residual upsampling leaves no trace in names or shapes: only this comparison sees it."""
+    common = {
+        "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"), "decoder_causal": False,
+        "spatial_compression_ratio": 32, "temporal_compression_ratio": 8, "latent_channels": 128, "patch_size": 4,
+        "timestep_conditioning": False, "encoder_causal": True,
+    }  # fmt: skip
+    arguments = plan_load(published(version)).parts["vae"].arguments
+    assert {key: arguments[key] for key in (*common, *published_arguments)} == common | published_arguments
+    levels = len(published_arguments["upsample_factor"])
+    assert arguments["decoder_spatio_temporal_scaling"] == (True,) * levels
+    assert arguments["decoder_inject_noise"] == (False,) * (levels + 1)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_vocoder_s_arguments_are_the_published_ones(published, version):
+    """Rates and endings leave no trace in shapes either."""
+    arguments = plan_load(published(version)).parts["vocoder"].arguments
+    if version == "2.0":
+        wanted = {"upsample_factors": [6, 5, 2, 2, 2], "final_act_fn": "tanh", "final_bias": True,
+                  "output_sampling_rate": 24000}  # fmt: skip
+    else:
+        wanted = {
+            "upsample_factors": [5, 2, 2, 2, 2, 2], "bwe_upsample_factors": [6, 5, 2, 2, 2], "final_act_fn": "clamp",
+            "bwe_final_act_fn": None, "input_sampling_rate": 16000, "output_sampling_rate": 48000, "hop_length": 80,
+            "filter_length": 512, "window_length": 512, "num_mel_channels": 64,
+        }  # fmt: skip
+    assert {key: arguments[key] for key in wanted} == wanted
