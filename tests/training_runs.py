@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,21 @@ DATASET = {"id": "clips", "type": "local", "dataset_type": "video", "instance_da
 
 
 def clip(
-    name: str, *, frames: int = 9, size: int = 64, sounding: bool = True, held_out: bool = False, audio: int = 9, repeats: int = 0
+    name: str,
+    *,
+    frames: int = 9,
+    size: int = 64,
+    sounding: bool = True,
+    held_out: bool = False,
+    audio: int = 9,
+    repeats: int = 0,
 ) -> Sample:
     """A sample of the index; `audio` latents, 0 for a run without audio."""
     return Sample(
-        id=f"clips/{name}", dataset="eval" if held_out else "clips", path=f"datasets/videos/{name}", width=size, height=size,
-        frames=frames, fps=25.0, audio_latents=audio, sounding=sounding and audio > 0, video_key=f"{name}v",
-        audio_key=f"{name}a" if sounding and audio else None, text_keys=(f"{name}t",), repeats=repeats, probability=1.0,
-        held_out=held_out,
+        id=f"clips/{name}", dataset="eval" if held_out else "clips", path=f"datasets/videos/{name}",
+        width=size, height=size, frames=frames, fps=25.0, audio_latents=audio, sounding=sounding and audio > 0,
+        video_key=f"{name}v", audio_key=f"{name}a" if sounding and audio else None, text_keys=(f"{name}t",),
+        repeats=repeats, probability=1.0, held_out=held_out,
     )  # fmt: skip
 
 
@@ -49,7 +55,10 @@ def tensors(sample: Sample, widths: tuple[int, int] = (64, 64)) -> dict[str, dic
     colour = source.standard_normal((128, 1, 1, 1))
     video = 0.9 * colour + 0.4 * source.standard_normal((128, *grid))
     audio = 0.9 * source.standard_normal((1, 128)) + 0.4 * source.standard_normal((max(1, sample.audio_latents), 128))
-    text = {name: source.standard_normal((TEXT_TOKENS, width)) for name, width in zip(("video", "audio"), widths, strict=True)}
+    text = {
+        name: source.standard_normal((TEXT_TOKENS, width))
+        for name, width in zip(("video", "audio"), widths, strict=True)
+    }
     return {
         VIDEO: {"latents": torch.from_numpy(video).to(torch.bfloat16)},
         AUDIO: {"latents": torch.from_numpy(audio).float()},
@@ -96,7 +105,8 @@ def make_stage(
     plan = StagePlan(memory=memory, processes=world)
     return Stage(
         "train", resolved.training, resolved.datasets, plan, workspace, run, name,
-        rank=rank, world=world, local_rank=rank, digest=resolved.digest, stop=StopFlag(), reporter=reporter or Recorder(run.metrics),
+        rank=rank, world=world, local_rank=rank, digest=resolved.digest, stop=StopFlag(),
+        reporter=reporter or Recorder(run.metrics),
     )  # fmt: skip
 
 
@@ -132,8 +142,3 @@ class Recorder(Reporter):
 
     def info(self, message: str) -> None:
         self.messages.append(message)
-
-
-def renamed(sample: Sample, **changes: Any) -> Sample:
-    """The sample with some fields changed."""
-    return replace(sample, **changes)

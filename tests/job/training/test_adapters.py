@@ -70,7 +70,9 @@ def test_the_layer_computes_w_x_plus_scaled_b_a_x(transformer: Load, dtype: torc
     adapters.weight.normal_(generator=torch.Generator().manual_seed(0))
     stem = "diffusion_model.transformer_blocks.0.attn1.to_q.lora_"
     a, b = (adapters.views[f"{stem}{part}.weight"].float() for part in "AB")
-    torch.testing.assert_close(model.transformer_blocks[0].attn1.to_q(x), base + 2.5 * x @ a.T @ b.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.transformer_blocks[0].attn1.to_q(x), base + 2.5 * x @ a.T @ b.T, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_gradients_of_bf16_weights_add_up_in_fp32(transformer: Load) -> None:
@@ -80,7 +82,10 @@ def test_gradients_of_bf16_weights_add_up_in_fp32(transformer: Load) -> None:
     weight = model.transformer_blocks[0].attn1.to_q.lora_B["default"].weight
     for factor in (1.0, 2.0**-12):
         (weight.float() * factor).sum().backward()
-    assert adapters.split(adapters.gradient)["diffusion_model.transformer_blocks.0.attn1.to_q.lora_B.weight"][0, 0] == 1 + 2.0**-12
+    assert (
+        adapters.split(adapters.gradient)["diffusion_model.transformer_blocks.0.attn1.to_q.lora_B.weight"][0, 0]
+        == 1 + 2.0**-12
+    )
 
 
 def test_weights_that_do_not_fit_are_named(transformer: Load) -> None:

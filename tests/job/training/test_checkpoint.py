@@ -88,7 +88,7 @@ def test_the_newest_complete_one_is_found_and_broken_ones_are_named(tmp_path: Pa
     warnings: list[str] = []
     assert checkpoint.newest_complete(tmp_path, warnings.append) == tmp_path / "step-0000002"
     assert len(warnings) == 1 and "step-0000003" in warnings[0]
-    with pytest.raises(ConfigError, match="resume_from_checkpoint.*step-0000003"):
+    with pytest.raises(ConfigError, match=r"resume_from_checkpoint.*step-0000003"):
         checkpoint.load(tmp_path / "step-0000003")
 
 

@@ -32,7 +32,9 @@ def trained(model: LTX2Transformer, alpha: float = 12.0) -> AdapterSet:
 def answer(model: LTX2Transformer) -> torch.Tensor:
     """Both velocities for one fixed input, as one vector."""
     made = torch.Generator().manual_seed(9)
-    video, audio, text, sound = (torch.randn(1, n, w, generator=made) for n, w in ((8, 128), (5, 128), (16, 64), (16, 64)))
+    video, audio, text, sound = (
+        torch.randn(1, n, w, generator=made) for n, w in ((8, 128), (5, 128), (16, 64), (16, 64))
+    )
     level = torch.tensor([0.6])
     with torch.no_grad():
         out = model.velocity(
@@ -89,10 +91,17 @@ def test_the_header_says_what_the_file_is(transformer: Load, tmp_path: Path) -> 
     with safe_open(official, "pt") as file:
         header = file.metadata()
     assert header == {
-        "format": "pt", "base_model": "ltx-2-tiny.safetensors", "model_version": "2.0", "lora_rank": "4", "lora_alpha": "4",
-        "trained_alpha": "12", "training_steps": "20", "config_hash": "c" * 64, "data_hash": "d" * 64,
+        "format": "pt",
+        "base_model": "ltx-2-tiny.safetensors",
+        "model_version": "2.0",
+        "lora_rank": "4",
+        "lora_alpha": "4",
+        "trained_alpha": "12",
+        "training_steps": "20",
+        "config_hash": "c" * 64,
+        "data_hash": "d" * 64,
         "trigger_words": '["sks", "a style"]',
-    }  # fmt: skip
+    }
     with safe_open(renamed, "pt") as file:
         settings = json.loads(file.metadata()["lora_adapter_metadata"])
     assert settings["transformer.r"] == 4 and settings["transformer.lora_alpha"] == 12.0
@@ -131,13 +140,18 @@ class Case:
 
 A, B = torch.ones(2, 64), torch.ones(64, 2)
 REFUSED = {
-    "kohya": Case({"lora_unet_blocks_0.lora_down.weight": A, "lora_unet_blocks_0.lora_up.weight": B}, "is a Kohya file"),
+    "kohya": Case(
+        {"lora_unet_blocks_0.lora_down.weight": A, "lora_unet_blocks_0.lora_up.weight": B}, "is a Kohya file"
+    ),
     "down and up": Case({f"diffusion_model.{LAYER}.lora_down.weight": A}, "is a Kohya file"),
     "lycoris": Case({"lycoris_blocks_0.lokr_w1": A}, "is a LyCORIS file"),
     "dora": Case({f"transformer.{LAYER}.lora_magnitude_vector": A}, "is a DoRA file"),
     "bare": Case({f"{LAYER}.lora_A.weight": A, f"{LAYER}.lora_B.weight": B}, "has bare or unknown names"),
     "half": Case({f"transformer.{LAYER}.lora_A.weight": A}, f"layer {LAYER} has lora_A"),
-    "ranks": Case({f"transformer.{LAYER}.lora_A.weight": A, f"transformer.{LAYER}.lora_B.weight": B[:, :1].contiguous()}, "ranks must agree"),
+    "ranks": Case(
+        {f"transformer.{LAYER}.lora_A.weight": A, f"transformer.{LAYER}.lora_B.weight": B[:, :1].contiguous()},
+        "ranks must agree",
+    ),
     "full weights": Case({f"transformer.{LAYER}.weight": A}, "is no part of a LoRA"),
     "text path": Case({"text_embedding_projection.aggregate_embed.lora_A.weight": A}, "a LoRA of the text path"),
     "empty": Case({}, "holds no tensor"),
@@ -167,7 +181,11 @@ def test_the_scale_is_found_wherever_a_file_has_it(tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
         stem = f"{prefix}{LAYER}"
         pair = {f"{stem}.lora_A.weight": A, f"{stem}.lora_B.weight": B}
-        text = {"lora_adapter_metadata": json.dumps({f"transformer.{k}": v for k, v in header.items()})} if header else None
+        text = (
+            {"lora_adapter_metadata": json.dumps({f"transformer.{k}": v for k, v in header.items()})}
+            if header
+            else None
+        )
         save_file(pair | {f"{stem}.{k}": v for k, v in tensors.items()}, path, text)
         return load_lora(path)[f"diffusion_model.{LAYER}.lora_B.weight"][0, 0].item()
 

@@ -40,13 +40,22 @@ def data(sounding: list[bool] = SOUNDING, *, of_all: tuple[int, int] | None = No
     made = torch.Generator().manual_seed(3)
     count = len(sounding)
     samples, heard = of_all or (count, sum(sounding))
-    video, audio, video_noise, audio_noise = (torch.randn(3, n, 128, generator=made)[:count] for n in (8, AUDIO, 8, AUDIO))
+    video, audio, video_noise, audio_noise = (
+        torch.randn(3, n, 128, generator=made)[:count] for n in (8, AUDIO, 8, AUDIO)
+    )
     sound = torch.tensor([float(s) for s in sounding])
     text = torch.randn(3, 16, 64, generator=made)[:count]
     batch = Batch(
-        video, audio * sound[:, None, None], text, text.flip(-1), torch.full((count,), 1 / samples), sound / max(1, heard), sound,
-        GRID, 25.0,
-    )  # fmt: skip
+        video=video,
+        audio=audio * sound[:, None, None],
+        video_text=text,
+        audio_text=text.flip(-1),
+        video_share=torch.full((count,), 1 / samples),
+        audio_share=sound / max(1, heard),
+        a2v_scale=sound,
+        grid=GRID,
+        fps=25.0,
+    )
     clean = torch.zeros(count, 8, dtype=torch.bool)
     clean[1:2, :4] = True
     sigma = torch.tensor([[0.2, 0.6, 0.95], [0.8, 0.1, 0.5]])[:, :count]
@@ -71,7 +80,9 @@ def agrees(run: Callable[..., objective.Losses] = losses) -> bool:
     batch, draw = data()
     model = Fixed(3)
     ours = run(model, batch, draw, WEIGHT)
-    return np.allclose([ours.total.item(), ours.video.item(), ours.audio.item()], expected(batch, draw, model), rtol=2e-6)
+    return np.allclose(
+        [ours.total.item(), ours.video.item(), ours.audio.item()], expected(batch, draw, model), rtol=2e-6
+    )
 
 
 def test_losses_equal_the_float64_reference() -> None:
@@ -139,7 +150,9 @@ def adapted(transformer: LTX2Transformer) -> AdapterSet:
     return adapters
 
 
-def gradient(model: LTX2Transformer, adapters: AdapterSet, work: list[tuple[Batch, Draw]], weight: float = 1.0) -> Tensor:
+def gradient(
+    model: LTX2Transformer, adapters: AdapterSet, work: list[tuple[Batch, Draw]], weight: float = 1.0
+) -> Tensor:
     adapters.gradient.zero_()
     for batch, draw in work:
         losses(model, batch, draw, weight).total.backward()
@@ -163,7 +176,9 @@ def test_a_silent_clip_changes_nothing_of_the_audio_gradient(transformer: Callab
     assert alone.norm() > 1e-3
 
     split = [rows(batch, draw, slice(0, 1)), rows(batch, draw, slice(1, 2))]
-    torch.testing.assert_close(gradient(model, adapters, split), gradient(model, adapters, [(batch, draw)]), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        gradient(model, adapters, split), gradient(model, adapters, [(batch, draw)]), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_mutation_audio_divided_by_the_local_count_is_caught(transformer: Callable[[], LTX2Transformer]) -> None:
@@ -174,7 +189,15 @@ def test_mutation_audio_divided_by_the_local_count_is_caught(transformer: Callab
     whole = gradient(model, adapters, [(batch, draw)])
     split = [rows(batch, draw, slice(0, 2)), rows(batch, draw, slice(2, 3))]
     torch.testing.assert_close(gradient(model, adapters, split), whole, rtol=1e-4, atol=1e-7)
-    local = [(replace(b, audio_share=b.a2v_scale / b.a2v_scale.sum() / 2, video_share=b.a2v_scale * 0 + 0.5 / len(b.video)), d) for b, d in split]
+    local = [
+        (
+            replace(
+                b, audio_share=b.a2v_scale / b.a2v_scale.sum() / 2, video_share=b.a2v_scale * 0 + 0.5 / len(b.video)
+            ),
+            d,
+        )
+        for b, d in split
+    ]
     assert (gradient(model, adapters, local) - whole).norm() > 0.05 * whole.norm()
 
 

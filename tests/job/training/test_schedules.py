@@ -11,7 +11,7 @@ from reference import schedules as reference
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize(("total", "warmup", "cycles"), [(40, 0, 1), (97, 10, 3), (5, 5, 1)])
 def test_every_schedule_follows_its_closed_formula(name: str, total: int, warmup: int, cycles: int) -> None:
-    """Catches: progress counted from step 0 instead of the end of the warm-up, a half-wave for a whole one, lr_end lost."""
+    """Catches: progress counted from step 0 and not from the end of the warm-up, half a wave for one."""
     made = Schedule(name, 1e-3, total, warmup, end=4e-7, power=0.8, cycles=cycles)
     expected = reference.rates(name, 1e-3, total, warmup, 4e-7, 0.8, cycles)
     np.testing.assert_allclose([made.rate(step) for step in range(total)], expected, rtol=1e-9, atol=1e-15)
@@ -40,5 +40,5 @@ def test_restarts_jump_back_to_the_peak_and_end_low() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="lr_scheduler.*'step'.*cosine"):
+    with pytest.raises(ConfigError, match=r"lr_scheduler.*'step'.*cosine"):
         Schedule("step", 1e-4, 10)
