@@ -10,5 +10,6 @@ site=${TMPDIR:-/tmp}/ltx2-site
 if [ ! -d "$site" ]; then
     "$python" -m pip install --quiet --no-index --no-deps --no-cache-dir --target "$site" .gpu/wheels/*.whl
 fi
-export PYTHONPATH="$site:operator:job:tests" PYTHONUNBUFFERED=1
+root=$(pwd)
+export PYTHONPATH="$site:$root/operator:$root/job:$root/tests" PYTHONUNBUFFERED=1
 exec "$python" "$@"
