@@ -121,6 +121,8 @@ def frames(path: str, count: int, rate: Fraction, as_they_are: bool) -> Iterator
         with av.open(path) as container:
             decoded = (_Picture(frame) for frame in container.decode(_video(container)))
             for picture in decoded if as_they_are else at_rate(decoded, rate, count):
+                if picture.frame.is_corrupt:  # decoders patch damaged places with their neighbours
+                    raise Refused(f"frame {given} of {count} is damaged")
                 yield picture.pixels()
                 given += 1
                 if given == count:

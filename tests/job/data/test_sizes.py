@@ -119,11 +119,11 @@ def test_shorter_clips_down_to_min_frames_give_what_they_have() -> None:
 
 
 def test_too_short_and_too_long_clips_are_told_with_their_numbers() -> None:
-    with pytest.raises(Unusable, match="^31 frames at 25 fps, min_frames is 57$"):
+    with pytest.raises(Unusable, match=r"^31 frames at 25 fps, min_frames is 57$"):
         clip_frames(31, Fraction(25), Options(min_frames=57))
-    with pytest.raises(Unusable, match="^1 frame at 29.97 fps, min_frames is 49$"):
+    with pytest.raises(Unusable, match=r"^1 frame at 29.97 fps, min_frames is 49$"):
         clip_frames(1, Fraction(30000, 1001), Options())
-    with pytest.raises(Unusable, match="^132 frames at 25 fps, max_frames is 121$"):
+    with pytest.raises(Unusable, match=r"^132 frames at 25 fps, max_frames is 121$"):
         clip_frames(132, Fraction(25), Options(max_frames=121))
     assert clip_frames(128, Fraction(25), Options(max_frames=121)) == 49  # 128 is 121 on the grid
 

@@ -48,8 +48,8 @@ def test_real_clips(decoder: Decoder, real_clips: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec", "sound"),
-    [("a.mp4", "libx264", "aac"), ("a.mov", "libx264", "aac"), ("a.mkv", "libx264", "aac"), ("a.webm", "libvpx-vp9", "libopus"),
-     ("a.avi", "libx264", "libmp3lame"), ("a.mpg", "mpeg2video", "mp2"), ("a.flv", "libx264", "aac")],
+    [("a.mp4", "libx264", "aac"), ("a.mov", "libx264", "aac"), ("a.mkv", "libx264", "aac"),
+     ("a.webm", "libvpx-vp9", "libopus"), ("a.avi", "libx264", "libmp3lame"), ("a.mpg", "mpeg2video", "mp2"), ("a.flv", "libx264", "aac")],
 )  # fmt: skip
 def test_containers(decoder: Decoder, tmp_path: Path, name: str, codec: str, sound: str) -> None:
     clip = write_clip(tmp_path / name, codec=codec, audio_codec=sound, frames=17)
@@ -77,7 +77,7 @@ def test_uneven_ratios_follow_the_time_stamps(decoder: Decoder, tmp_path: Path) 
 
 
 def test_variable_frame_rate_is_brought_to_an_even_one(decoder: Decoder, tmp_path: Path) -> None:
-    # Ten frames at 50 fps, then ten at 12.5: a reader that counts frames would play the second half four times too fast.
+    # Ten frames at 50 fps, then ten at 12.5: a reader that counts frames plays the second half four times too fast.
     times = [Fraction(i, 50) for i in range(10)] + [Fraction(1, 5) + Fraction(i * 4, 50) for i in range(10)]
     clip = write_clip(tmp_path / "a.mkv", times=times)
     found = probe(decoder, clip)
@@ -238,7 +238,7 @@ def test_frames_of_another_size_are_told(decoder: Decoder, tmp_path: Path) -> No
 
 def test_a_worker_that_cannot_start_is_a_defect_and_not_a_bad_clip(tmp_path: Path) -> None:
     broken = Decoder(command=[sys.executable, "-c", "import sys; sys.exit('no av here')"])
-    with pytest.raises(JobError, match="does not start .no av here"), broken:
+    with pytest.raises(JobError, match=r"does not start .no av here"), broken:
         broken.probe(tmp_path / "a.mp4")
 
 
