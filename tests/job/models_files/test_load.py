@@ -254,6 +254,11 @@ def test_folders_that_cannot_be_read(folder, tmp_path):
     (root / "transformer" / "config.json").write_text(json.dumps(config | {"brand_new": 1}))
     with pytest.raises(CheckpointError, match="keys that LTX2Transformer does not know: brand_new"):
         build(Checkpoint.open(root), "transformer")
+    weights = root / "transformer" / "diffusion_pytorch_model.safetensors"
+    (root / "transformer" / "config.json").write_text(json.dumps(config))
+    save_file(load_file(weights) | {"proj_in.weight": torch.zeros(64, 128, dtype=torch.int8)}, weights)
+    with pytest.raises(CheckpointError, match="not supported yet"):
+        build(Checkpoint.open(root), "transformer")
     (root / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "x"]}))
     with pytest.raises(CheckpointError, match="names no connectors, vae, audio_vae, vocoder"):
         Checkpoint.open(root)
