@@ -85,6 +85,13 @@ def test_the_frame_rate_is_kept(tmp_path, fps):
         assert float(container.streams.video[0].average_rate) == pytest.approx(fps, rel=1e-4)
 
 
+def test_a_clip_is_complete_or_absent(tmp_path):
+    """Odd sizes cannot be yuv420p: the encoder refuses. Catches half a file that a gallery would show."""
+    with pytest.raises(av.error.FFmpegError):
+        write_mp4(tmp_path / "a.mp4", np.zeros((9, 33, 31, 3), np.uint8), 25.0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pixels_become_bytes():
     """Catches truncation in place of rounding, wrap-around beyond the range, and another order of axes."""
     pixels = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5]).view(1, 5, 1, 1).expand(3, 5, 2, 4)

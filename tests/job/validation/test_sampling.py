@@ -118,6 +118,14 @@ def test_sampling_follows_the_reference(guided):
     assert not any(model.modes) and model.training  # no dropout while sampling, and back to training after it
 
 
+def test_a_model_that_was_not_training_is_left_so():
+    """Catches `generate` and `validate` that switch dropout on behind their own back."""
+    model = FakeModel()
+    model.training = False
+    sample(model, Request(32, 32, 9, 25.0, steps=1, seed=0), *prompts())
+    assert not model.training
+
+
 def test_unguided_sampling_takes_one_pass_a_step():
     """Catches a negative pass whose result is multiplied by 0."""
     model = FakeModel()
