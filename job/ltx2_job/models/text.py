@@ -1,10 +1,11 @@
 """Captions to the two text sequences of LTX-2: tokenizer, Gemma 3, projection and connectors.
 
-The path, as the official code (LTX-2 monorepo, commit 400fd31) has it: every hidden state of Gemma, the embeddings' and the one after the
-final norm included (layers + 1), is stacked with the layer index fastest. 2.0 subtracts the masked mean and divides by
-the masked range of each layer, times 8; 2.3 divides each token of each layer by its root mean square. One linear (2.0)
-or one per modality (2.3) projects the stack; the connectors move the caption's tokens to the front, fill the rest of
-the sequence with learnable registers and run a few transformer blocks. Every position of the result is valid.
+The path, as the official code has it (LTX-2 monorepo, commit 400fd31): every hidden state of Gemma, the embeddings' and
+the one after the final norm included (layers + 1), is stacked with the layer index fastest. 2.0 subtracts the masked
+mean and divides by the masked range of each layer, times 8; 2.3 divides each token of each layer by its root mean
+square. One linear (2.0) or one per modality (2.3) projects the stack; the connectors move the caption's tokens to the
+front, fill the rest of the sequence with learnable registers and run a few transformer blocks. Every position of the
+result is valid.
 """
 
 from __future__ import annotations
