@@ -91,6 +91,7 @@ def make_stage(
     rank: int = 0,
     world: int = 1,
     memory: str = "fp32/resident/keep:48",
+    device: str = "cpu",
     **config: Any,
 ) -> Stage:
     """A train stage whose cache is filled: store, index and configuration under `root`."""
@@ -102,7 +103,7 @@ def make_stage(
     fill_store(store, samples)
     if rank == 0:
         Index(tuple(samples), {}, str(store.root)).save(run.index)
-    plan = StagePlan(memory=memory, processes=world)
+    plan = StagePlan(device=device, memory=memory, processes=world)
     return Stage(
         "train", resolved.training, resolved.datasets, plan, workspace, run, name,
         rank=rank, world=world, local_rank=rank, digest=resolved.digest, stop=StopFlag(),
