@@ -166,7 +166,7 @@ def config(args: Namespace) -> None:
     for correction in resolved.corrections:
         print(f"corrected: {correction}")
     for unsupported in resolved.unsupported:
-        print(f"not supported yet: {unsupported}")
+        print(unsupported)
     resolved.require_supported()
     print(f"{args.file}: runs ({len(resolved.datasets)} datasets)")
 
