@@ -51,9 +51,8 @@ def run_cache(stage: "Stage", make_workers: Callable[[], Workers] = Workers) -> 
             stage.reporter.state("caching")
             _count_reused(stage, work)
             if work.trained and work.missing:
-                certain = sum(item.bytes for item in work.videos.values())
-                certain += sum(item.bytes for item in work.audios.values())
-                require_space(stage, stores.home.root, certain)
+                for store in stores.all:
+                    require_space(stage, store.root, work.certain_bytes(store))
                 encoded = _encode(stage, checkpoint, work, memory, workers)
             index = index_of(work, stores)
             _finish(stage, work, encoded)

@@ -97,6 +97,11 @@ class Work:
         """The samples to train on."""
         return [sample for sample in self.samples.values() if not sample.held_out]
 
+    def certain_bytes(self, store: Store) -> int:
+        """Bytes of latents to be written to a store; texts are not counted, for their size is known after the first."""
+        videos = sum(item.bytes for item in self.videos.values() if item.store is store)
+        return videos + sum(item.bytes for item in self.audios.values() if item.store is store)
+
     def drop(self, key: str, reason: str) -> list[Skipped]:
         """Skip every clip that needs this item; returns them."""
         lost = [clip for clip, sample in self.samples.items() if key in (sample.video_key, sample.audio_key)]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -102,7 +102,7 @@ class Decoder:
 
     def frames(
         self, path: Path, count: int, rate: Fraction, as_they_are: bool, height: int, width: int
-    ) -> "Iterator[NDArray[np.uint8]]":
+    ) -> "Generator[NDArray[np.uint8]]":
         """The first `count` frames at `rate`, one by one, each uint8 [height, width, 3] RGB as displayed.
 
         `as_they_are`: take the file's frames one after another, without looking at their times. Raises Unusable, also
@@ -162,6 +162,8 @@ class Decoder:
             process.stdin.flush()
             while not finished:
                 kind, body = self._message(process)
+                if kind == b"K":
+                    continue
                 if kind == b"J":
                     finished = True
                     answer = json.loads(body)

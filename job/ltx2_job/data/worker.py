@@ -4,7 +4,8 @@ Decoders are C code that meets files from anywhere. They run here and nowhere el
 hangs one costs that clip and not the run. This process imports av and numpy only, never torch.
 
 Requests are JSON lines on standard input. Answers are messages on standard output: one byte for the kind, 8 bytes for
-the length (little endian), the body. Kind "D" is raw data, "J" is JSON and ends the answer: {"ok": true, ...}, or
+the length (little endian), the body. Kind "D" is raw data, "K" only says that the
+worker is alive, "J" is JSON and ends the answer: {"ok": true, ...}, or
 {"ok": false, "reason": ...}; the first message says that the worker is ready. Frames go out one by one as they are
 decoded; the pipe holds the decoder back when the reader is busy, so a long clip never lies in memory (nor on a disk)
 as a whole.
@@ -16,7 +17,8 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from statistics import median
 from typing import Any, BinaryIO, Final, cast
@@ -41,6 +43,7 @@ _MATRICES: Final = {
     9: Colorspace.BT2020,
 }
 _UNTAGGED: Final = 2
+ALIVE_SECONDS: Final = 5.0
 _HDR: Final = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}  # transfer characteristics
 _HD_LINES: Final = 720  # untagged video with at least this many lines is BT.709, with fewer BT.601 (design N5)
 
@@ -49,19 +52,38 @@ class Refused(Exception):
     """A file that cannot be used, for a reason that a later try cannot change."""
 
 
-def probe(path: str) -> dict[str, Any]:
+class _Alive:
+    """Tells the reader every few seconds that a request which sends nothing yet is still worked on."""
+
+    def __init__(self, pipe: BinaryIO):
+        self._pipe, self._last = pipe, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last > ALIVE_SECONDS:
+            self._last = time.monotonic()
+            _send(self._pipe, b"K", b"")
+            self._pipe.flush()
+
+
+def probe(path: str, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """What a file holds, from all its packets and its first frame. Fractions are "a/b" strings.
 
     width, height: as displayed, in stored pixels (turned by a rotation of 90 degrees, not yet stretched by `aspect`);
     aspect: width of a displayed pixel / its height; frames: how many are displayed; rate: own frames per second;
     regular: whether all frames last equally long; seconds: from the first frame to the end of the last;
     origin: when the first frame is displayed, on the file's clock; sound: whether there is an audio track.
+    `alive` is called for every packet: reading all of a long film takes minutes.
     """
     if not os.path.getsize(path):
         raise Refused("the file is empty (0 bytes)")
     with av.open(path) as container:
         stream = _video(container)
-        stamps = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None and _shown(packet))
+        stamps = []
+        for packet in container.demux(stream):
+            alive()
+            if packet.pts is not None and _shown(packet):
+                stamps.append(packet.pts)
+        stamps.sort()
         base = fraction(stream.time_base)
         if not stamps or not base:
             raise Refused("no frame with a time stamp was found")
@@ -262,7 +284,7 @@ def answer(request: dict[str, Any], pipe: BinaryIO) -> None:
     result: dict[str, Any] = {"ok": True}
     try:
         if request["op"] == "probe":
-            result |= probe(path)
+            result |= probe(path, _Alive(pipe))
         elif request["op"] == "frames":
             for array in frames(path, request["count"], Fraction(request["rate"]), request["as_they_are"]):
                 _send(pipe, b"D", array.data)

@@ -48,7 +48,7 @@ def test_three_clips(
     # The same numbers by the shortest way: a plain reader in this process, no worker, no store.
     with av.open(str(demo_clips() / "bikes.mp4")) as container:
         decoded = itertools.islice(container.decode(video=0), 25)
-        frames = [frame.to_ndarray(format="rgb24") for frame in decoded]
+        frames = [frame.to_ndarray(format="rgb24").astype(np.uint8) for frame in decoded]
     pixels = prepare(frames, 25, Fraction(1), (160, 64))
     vae = Checkpoint.open(tiny20).video_vae("cpu", torch.float32)
     want = encode_video(vae, pixels[None])[0].numpy()

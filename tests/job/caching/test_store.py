@@ -5,10 +5,12 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from ltx2_job import store as store_module
 from ltx2_job.errors import StorageError
 from ltx2_job.store import AUDIO, TEXT, VIDEO, Store
 
@@ -77,28 +79,30 @@ def in_child(work: Callable[[int], None]) -> tuple[int, int]:
     return child, reader
 
 
-def wait_for_ever(pipe: int) -> None:
-    os.write(pipe, b".")
-    signal.pause()
-
-
 @pytest.mark.parametrize("moment", ["open", "fsync", "replace", "replaced"])
 def test_kill_9_at_any_moment_leaves_a_readable_store(tmp_path: Path, moment: str) -> None:
     store = Store(tmp_path)
     store.put(VIDEO, "cd" + KEY[2:], TENSORS, {})
 
     def work(pipe: int) -> None:
-        import ltx2_job.store as module
+        real: dict[str, Callable[..., Any]] = {"fsync": os.fsync, "replace": os.replace, "lock": store_module._lock}
 
-        real = {name: getattr(os, name) for name in ("fsync", "replace")}
-        if moment == "open":
-            module._lock = lambda descriptor: wait_for_ever(pipe)  # type: ignore[assignment, misc]
-        if moment == "fsync":
-            os.fsync = lambda descriptor: (real["fsync"](descriptor), wait_for_ever(pipe))  # type: ignore[assignment, misc]
-        if moment == "replace":
-            os.replace = lambda *paths: wait_for_ever(pipe)  # type: ignore[assignment]
-        if moment == "replaced":
-            os.replace = lambda *paths: (real["replace"](*paths), wait_for_ever(pipe))  # type: ignore[assignment]
+        def stop_at(name: str, *, after: bool) -> Callable[..., None]:
+            def stopped(*arguments: Any) -> None:
+                if after:
+                    real[name](*arguments)
+                os.write(pipe, b".")
+                signal.pause()
+
+            return stopped
+
+        module, attribute, name, after = {
+            "open": (store_module, "_lock", "lock", False),
+            "fsync": (os, "fsync", "fsync", True),
+            "replace": (os, "replace", "replace", False),
+            "replaced": (os, "replace", "replace", True),
+        }[moment]
+        setattr(module, attribute, stop_at(name, after=after))
         store.put(VIDEO, KEY, TENSORS, {})
 
     child, pipe = in_child(work)

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ class Config:
     num_train_epochs: int = 0
 
 
-def sample(name: str, **changes: object) -> Sample:
+def sample(name: str, **changes: Any) -> Sample:
     base = Sample(
         id=f"clips/{name}", dataset="clips", path=name, width=64, height=32, frames=9, fps=25.0, audio_latents=9,
         sounding=True, video_key=f"v{name}", audio_key=f"a{name}", text_keys=("t0", "t1", "t2"), repeats=0,

@@ -49,7 +49,8 @@ def test_real_clips(decoder: Decoder, real_clips: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "codec", "sound"),
     [("a.mp4", "libx264", "aac"), ("a.mov", "libx264", "aac"), ("a.mkv", "libx264", "aac"),
-     ("a.webm", "libvpx-vp9", "libopus"), ("a.avi", "libx264", "libmp3lame"), ("a.mpg", "mpeg2video", "mp2"), ("a.flv", "libx264", "aac")],
+     ("a.webm", "libvpx-vp9", "libopus"), ("a.avi", "libx264", "libmp3lame"), ("a.mpg", "mpeg2video", "mp2"),
+     ("a.flv", "libx264", "aac")],
 )  # fmt: skip
 def test_containers(decoder: Decoder, tmp_path: Path, name: str, codec: str, sound: str) -> None:
     clip = write_clip(tmp_path / name, codec=codec, audio_codec=sound, frames=17)
@@ -220,6 +221,22 @@ def test_a_worker_that_dies_or_hangs_costs_one_clip(tmp_path: Path) -> None:
                 decoder.probe(clips[name])
             assert not caught.value.lasting  # another machine or day may decode it
             assert decoder.probe(clips["good"])["frames"] == 9
+
+
+SLOW = """
+worker.ALIVE_SECONDS = 0.2
+shown = worker._shown
+worker._shown = lambda packet: time.sleep(0.3) or shown(packet)
+worker.main()
+"""
+
+
+def test_a_long_look_into_a_film_is_no_hang(tmp_path: Path) -> None:
+    """A worker that sends nothing for longer than the reader's patience, but says that it is alive."""
+    slow = WORKER.replace("worker.main()", SLOW)
+    clip = write_clip(tmp_path / "film.mp4", layout=None, frames=9)
+    with Decoder(patience=1.5, command=[sys.executable, "-c", slow]) as decoder:
+        assert decoder.probe(clip)["frames"] == 9
 
 
 def test_a_reader_that_stops_early_does_not_confuse_the_next_one(decoder: Decoder, tmp_path: Path) -> None:
