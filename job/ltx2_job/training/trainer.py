@@ -10,7 +10,7 @@ number), so a run that was killed and resumed ends with the same bits as one tha
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def _train(stage: Stage, processes: Processes, validate: Validate | None) -> Non
                 reporter.state("training")
                 began = time.monotonic()
         run.observe(late)
+    run.leave_if_cut_short()
     if processes.first:
         finish(stage, base, adapters, course, index)
     reporter.state("done")
@@ -166,6 +167,7 @@ class _Run:
         self.validate = None if stage.config.validation_disable else validate
         self.saved = course.step if course.step else None  # the newest step that is on disk
         self.told = False  # whether any process was told to stop, as all of them know it
+        self.cut_short = False  # whether a stop came in the middle of making videos
 
     def announce(self) -> None:
         """Say what is about to be trained."""
@@ -216,6 +218,16 @@ class _Run:
         if self.course.step:
             self.save()
         raise Stopped(f"told to stop: step {self.course.step} of {self.total} is done and on disk")
+
+    def leave_if_cut_short(self) -> None:
+        """After the last step: raise Stopped where a stop kept it from being measured or shown.
+
+        Its checkpoint is on disk; the next attempt makes up for what is missing and finishes.
+        """
+        if self.course.step not in self.course.held_out or self.cut_short:
+            raise Stopped(
+                f"told to stop: all {self.total} steps are done and on disk, the last is not measured or shown"
+            )
 
     def boundary(self) -> bool:
         """Whether anything is due after this step."""
@@ -270,10 +282,13 @@ class _Run:
         if self.processes.first and self.validate is not None:
             self.stage.reporter.state("validating")
             self.model.eval()
-            # Told to stop meanwhile: the loop sees it too, and leaves with a checkpoint, together with the other
-            # processes.
-            with torch.no_grad(), suppress(Stopped):
-                self.stage.reporter.validation(self.course.step, self.validate(self.model, self.course.step))
+            try:
+                with torch.no_grad():
+                    files = self.validate(self.model, self.course.step)
+                self.stage.reporter.validation(self.course.step, files)
+            except Stopped:
+                # The loop sees the stop too, and leaves with a checkpoint, together with the other processes.
+                self.cut_short = True
             self.model.train()
 
     def _measuring(self) -> bool:

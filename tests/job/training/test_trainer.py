@@ -257,6 +257,33 @@ def test_told_to_stop_while_measuring_or_validating_it_leaves_with_a_checkpoint(
         run_training(stage, validate)
     assert ended.value.exit_code == exitcodes.STOPPED and final(stage).name == "step-0000004"
 
+    last = {"name": "last", "max_train_steps": 2, "validation_disable": False, "disable_benchmark": True}
+    made: list[int] = []
+    for told in (True, False):
+        stage = make_stage(tmp_path, tiny20, CLIPS, **last)
+
+        def show(model: LTX2Transformer, step: int, stage: Stage = stage, told: bool = told) -> list[Path]:
+            if told:
+                stage.stop.request()
+                stage.stop.check()
+            made.append(step)
+            return []
+
+        if told:
+            with pytest.raises(Stopped, match="all 2 steps are done"):
+                run_training(stage, show)
+            assert not stage.run.result.exists()
+        else:
+            run_training(stage, show)
+            assert made == [2] and stage.run.result.exists()
+
+    stage = make_stage(tmp_path, tiny20, CLIPS, name="measuring", max_train_steps=2)
+    stop_after(stage, 3)  # while the last step is measured
+    with pytest.raises(Stopped, match="all 2 steps are done"):
+        run_training(stage)
+    stage = make_stage(tmp_path, tiny20, CLIPS, name="measuring", max_train_steps=2)
+    assert [step for step, _ in train(stage).measured] == [2]
+
     stage = make_stage(tmp_path, tiny20, CLIPS, name="other", max_train_steps=8)
     stage.stop.request()
     with pytest.raises(Stopped):
