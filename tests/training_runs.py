@@ -48,7 +48,7 @@ def clip(
     )  # fmt: skip
 
 
-def tensors(sample: Sample, widths: tuple[int, int] = (64, 64)) -> dict[str, dict[str, torch.Tensor]]:
+def tensors(sample: Sample, widths: tuple[int, int]) -> dict[str, dict[str, torch.Tensor]]:
     """What the store holds of a sample: smooth random latents of unit scale, and text."""
     source = np.random.default_rng(abs(hash_of(sample.id)))
     grid = ((sample.frames - 1) // 8 + 1, sample.height // 32, sample.width // 32)
@@ -71,10 +71,10 @@ def hash_of(text: str) -> int:
     return int.from_bytes(text.encode(), "big") % (1 << 61)
 
 
-def fill_store(store: Store, samples: list[Sample]) -> None:
-    """Put every item of the samples into the store."""
+def fill_store(store: Store, samples: list[Sample], widths: tuple[int, int]) -> None:
+    """Put every item of the samples into the store; `widths` of the text for video and audio."""
     for sample in samples:
-        items = tensors(sample)
+        items = tensors(sample, widths)
         store.put(VIDEO, sample.video_key, items[VIDEO], {})
         store.put(TEXT, sample.text_keys[0], items[TEXT], {})
         if sample.audio_key:
@@ -92,6 +92,7 @@ def make_stage(
     world: int = 1,
     memory: str = "fp32/resident/keep:48",
     device: str = "cpu",
+    widths: tuple[int, int] = (64, 64),
     **config: Any,
 ) -> Stage:
     """A train stage whose cache is filled: store, index and configuration under `root`."""
@@ -100,7 +101,7 @@ def make_stage(
     workspace = Workspace(root)
     run = workspace.run(name, resolved.training.output_dir)
     store = Store(workspace.cache)
-    fill_store(store, samples)
+    fill_store(store, samples, widths)
     if rank == 0:
         Index(tuple(samples), {}, str(store.root)).save(run.index)
     plan = StagePlan(device=device, memory=memory, processes=world)
