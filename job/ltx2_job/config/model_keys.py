@@ -84,7 +84,7 @@ class AdapterKeys(BaseModel):
     )
     lora_dropout: Float = key(0.0, "share of adapter inputs set to zero", OFFICIAL, ge=0, lt=1)
     lora_init_type: Literal["default", "gaussian", "loftq", "olora", "pissa"] = later(
-        "default", "start values of the adapter", "the start is Gaussian A, zero B; other starts come later"
+        "default", "start values of the adapter", "the start is uniform A (Kaiming), zero B; other starts come later"
     )
     init_lora: Text | None = key(None, "start from this LoRA file (either naming)", GUIDE)
     init_lokr_norm: Float | None = later(None, "perturbation of a LoKr's start", _ADAPTER_KINDS)

@@ -44,7 +44,7 @@ class OptimisationKeys(BaseModel):
     )
     lr_end: Float = key(4e-7, "last learning rate of polynomial", GUIDE, ge=0)
     lr_power: Float = key(0.8, "exponent of polynomial", GUIDE, gt=0)
-    lr_num_cycles: Int = key(1, "cycles of cosine_with_restarts", GUIDE, ge=1)
+    lr_num_cycles: Int = key(1, "cycles of cosine_with_restarts and waves of sine", GUIDE, ge=1)
     optimizer: Annotated[str, one_of(names.OPTIMIZERS, names.OPTIMIZER_ALIASES)] = key(
         "adamw",
         "`adamw` (also `torch-adamw`; fp32) or `adamw_bf16` (bf16 with stochastic rounding)",

@@ -103,8 +103,7 @@ def test_training_lowers_the_held_out_loss_and_leaves_everything_behind(tmp_path
 def test_a_learning_rate_of_zero_changes_nothing(
     tmp_path: Path, tiny20: Path, transformer: Callable[[], LTX2Transformer]
 ) -> None:
-    stage = make_stage(tmp_path, tiny20, CLIPS, max_train_steps=4, eval_steps_interval=2)
-    stage.config = stage.config.model_copy(update={"learning_rate": 0.0})
+    stage = make_stage(tmp_path, tiny20, CLIPS, max_train_steps=4, eval_steps_interval=2, learning_rate=0)
     seen = train(stage)
     assert torch.equal(weights(stage), initial(stage, transformer))
     assert len({loss for _, loss in seen.measured}) == 1
