@@ -1,5 +1,5 @@
-"""A cluster in memory for tests of reconcile: stores one LTX2Training, runs a Job controller by the facts of a real one, and
-lets a test lose writes, show stale views and end pods as it likes. No clock of its own, no threads.
+"""A cluster in memory for tests of reconcile: stores one LTX2Training, runs a Job controller by the facts of a real
+one, and lets a test lose writes, show stale views and end pods as it likes. No clock of its own, no threads.
 
 The planner is a fake with a ladder of three memory plans: what fits where is sizing's test, not reconcile's.
 """
@@ -13,8 +13,8 @@ from ltx2_operator import accept, reconcile, sizing
 from ltx2_operator.attempts import Create, CreateJob, Delete, DeleteTraining
 from ltx2_operator.classify import is_alive, job_condition
 from ltx2_operator.conditions import stamp
+from ltx2_operator.observed import Observed
 from ltx2_operator.pods import Settings
-from ltx2_operator.reconcile import Observed
 from ltx2_operator.status import Plan, Status
 
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -43,7 +43,8 @@ def fake_plan(training, resolved, stage, rung, nodes, chosen=None, model=None):
     return Plan(
         stage=stage, gpu_class="h100-80g", device="cuda", vendor="nvidia", resource_name="nvidia.com/gpu",
         gpu_count=training.spec.gpu.count, nodes=training.spec.nodes, processes=1, flavour="cuda",
-        memory=LADDER[rung] if stage == "train" else LADDER[0], cache_memory="device" if stage == "train" else ladder[rung],
+        memory=LADDER[rung] if stage == "train" else LADDER[0],
+        cache_memory="device" if stage == "train" else ladder[rung],
         cpu_milli=8000, memory_bytes=2**36, shm_bytes=2**30, ephemeral_bytes=2**31, volume_bytes=2**37,
         predicted_peak_bytes=2**35, predicted_seconds_per_step=1.3,
     )  # fmt: skip
@@ -202,7 +203,9 @@ class Cluster:
                 pod["status"]["phase"] = phase
 
     def end(self, code, *, reason=None, pod_reason=None, pod_message="", word=None, disrupted=None, index=0):
-        """One live pod leaves with a code; its Job, if it still exists, draws the conclusion a real controller draws."""
+        """One live pod leaves with a code; its Job, if it still exists, draws the conclusion a real controller
+        draws.
+        """
         alive = self.alive()
         if not alive:
             return
@@ -235,7 +238,8 @@ class Cluster:
                     f"Pod ml/{pod['metadata']['name']} has condition DisruptionTarget matching FailJob rule at index 7"
                 )
             else:
-                text = f"Container job for pod ml/{pod['metadata']['name']} failed with exit code {code} matching FailJob rule at index 1"
+                where = f"Container job for pod ml/{pod['metadata']['name']}"
+                text = f"{where} failed with exit code {code} matching FailJob rule at index 1"
             self.fail_job(job, "PodFailurePolicy", text)
         elif all(not is_alive(one) for one in self.pods_of(job["metadata"]["name"])):
             self.conclude(job, "Complete", "CompletionsReached", "")
@@ -243,7 +247,8 @@ class Cluster:
     def word(self, code, labels, **more):
         """The launcher's last word."""
         base = {
-            "version": 1, "run": "fox", "uid": UID, "attempt": int(labels["ltx2.dev/attempt"]), "stage": labels["ltx2.dev/stage"],
+            "version": 1, "run": "fox", "uid": UID, "attempt": int(labels["ltx2.dev/attempt"]),
+            "stage": labels["ltx2.dev/stage"],
             "exitCode": code, "message": f"left with {code}",
         }  # fmt: skip
         if code == 0 and labels["ltx2.dev/stage"] == "train":

@@ -1,6 +1,7 @@
 """How one attempt follows another: the draft of a status, budgets, back-off, and the end of an attempt.
 
-Everything here changes a draft that belongs to one reconcile; nothing is written anywhere. Numbers that decide (attempt,
+Everything here changes a draft that belongs to one reconcile; nothing is written anywhere. Numbers that decide
+(attempt,
 failures, rung, ...) live in the status alone, never in children, so that a child which vanishes resets no budget.
 """
 
@@ -43,7 +44,8 @@ class Create:
 
 @dataclass(frozen=True)
 class CreateJob(Create):
-    """Create an attempt's Job, last of all and only if a fresh read (no cache) finds no live pod and no unfinished Job of it.
+    """Create an attempt's Job, last of all and only if a fresh read (no cache) finds no live pod and no unfinished
+    Job of it.
 
     That fresh read is the writer's duty: reconcile may have looked at a stale view.
     """

@@ -1,11 +1,11 @@
 """What an ended attempt means: (Job, its pods) -> Verdict.
 
 The Job is the durable record. The last status of a deleted or evicted pod lives for less than a second, so one
-podFailurePolicy rule per class of exit codes writes the code into the Job's Failed condition ("... failed with exit code 80
-matching FailJob rule at index 6"), and the pods, where they still exist, only refine that.
+podFailurePolicy rule per class of exit codes writes the code into the Job's Failed condition ("... failed with exit
+code 80 matching FailJob rule at index 6"), and the pods, where they still exist, only refine that.
 
-Precedence: the Job's DeadlineExceeded > a pod's own reason (Evicted, admission) > OOMKilled in any container > decisive codes
-(64-66, 73, 77-80, init containers too) > DisruptionTarget > any other code > nothing left = PodDeleted.
+Precedence: the Job's DeadlineExceeded > a pod's own reason (Evicted, admission) > OOMKilled in any container >
+decisive codes (64-66, 73, 77-80, init containers too) > DisruptionTarget > any other code > nothing left = PodDeleted.
 """
 
 import json
@@ -34,7 +34,8 @@ _EPHEMERAL = re.compile(r"ephemeral|emptydir", re.IGNORECASE)
 class Verdict:
     """What an ended attempt means and what follows from it.
 
-    report: the termination message of the job's launcher, parsed ({} when lost). It is the pod's word, never a cause by itself.
+    report: the termination message of the job's launcher, parsed ({} when lost). It is the pod's word, never a cause
+    by itself.
     """
 
     action: Action
@@ -127,7 +128,8 @@ def _from_pods(
         return _by_code(cause, report)
     if recorded is not None:
         return _by_code(recorded, report)
-    # Without a recorded code the Job saw a pod vanish. 137 and 143 are then how the deletion ended the process, not a fault.
+    # Without a recorded code the Job saw a pod vanish. 137 and 143 are then how the deletion ended the process, not a
+    # fault.
     told = next((code for code in codes if code not in (137, 143)), None)
     if told is not None:
         return _by_code(told, report)
@@ -167,14 +169,16 @@ def _complete(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> V
     return Verdict(
         Action.RETRY_UNCOUNTED,
         "NoProof",
-        "the Job is complete but nothing proves the last step: a deleted pod may leave with 0; the next attempt looks at the volume",
+        "the Job is complete but nothing proves the last step (a deleted pod may leave with 0); the volume is asked",
         0 if any(True for _ in _codes(pods, zero=True)) else None,
         report,
     )
 
 
 def _proof(report: Mapping[str, Any]) -> bool:
-    """Whether the last word says that the stage did all its work: exit code 0, and for training a result or the last step."""
+    """Whether the last word says that the stage did all its work: exit code 0, and for training a result or the last
+    step.
+    """
     if report.get("exitCode") != 0:
         return False
     if report.get("stage") == "cache":
@@ -216,7 +220,9 @@ def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _codes(pods: Sequence[Mapping[str, Any]], zero: bool = False) -> list[int]:
-    """Exit codes other than 0 (with `zero`: only 0): pods nobody deleted first, then in the order in which they ended."""
+    """Exit codes other than 0 (with `zero`: only 0): pods nobody deleted first, then in the order in which they
+    ended.
+    """
 
     def order(pod: Mapping[str, Any]) -> tuple[bool, str]:
         ends = [str(_terminated(status).get("finishedAt") or "") for status in _container_statuses(pod)]

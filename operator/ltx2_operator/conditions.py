@@ -1,8 +1,9 @@
 """Conditions of an LTX2Training, its one-word state and the strings that kubectl prints.
 
-Conditions follow the Kubernetes API conventions: one entry per type, written at first sight, `lastTransitionTime` moves only
-when `status` flips, `observedGeneration` says which spec was looked at. Types and reasons are a closed vocabulary, so that
-tools and people can grep for them; an unknown one is a defect and raises.
+Conditions follow the Kubernetes API conventions: one entry per type, written at first sight, `lastTransitionTime`
+moves only
+when `status` flips, `observedGeneration` says which spec was looked at. Types and reasons are a closed vocabulary, so
+that tools and people can grep for them; an unknown one is a defect and raises.
 """
 
 from collections.abc import Mapping, Sequence
@@ -156,7 +157,9 @@ def duration_text(seconds: float) -> str:
 
 
 def gpu_text(plan: Mapping[str, Any] | None, gpu_spec: Mapping[str, Any]) -> str:
-    """The GPU column: `1x h100-80g`, `2x4x mi300x` for 2 nodes of 4, `cpu`, and what was asked for before a class is chosen."""
+    """The GPU column: `1x h100-80g`, `2x4x mi300x` for 2 nodes of 4, `cpu`, and what was asked for before a class is
+    chosen.
+    """
     name = str((plan or {}).get("gpuClass") or gpu_spec.get("class") or "auto")
     if name == "cpu":
         return "cpu"

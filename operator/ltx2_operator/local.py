@@ -1,6 +1,7 @@
 """The second "cluster": one training on this machine, through the same reconcile and the same rendered Jobs.
 
-What an API server stores is runs/<name>/training.json: the object with its status. Ctrl-C sets spec.suspend, as a user of a
+What an API server stores is runs/<name>/training.json: the object with its status. Ctrl-C sets spec.suspend, as a
+user of a
 cluster would; the same command later sets it back, and the next attempt resumes. A run on one machine does not test
 what only a container has: read-only root, uid, resource limits, the volume's permissions.
 """
@@ -25,10 +26,11 @@ from ltx2_job.workspace import read_json, write_json
 from ltx2_operator import attempts, conditions
 from ltx2_operator.attempts import Create, CreateJob, Delete, Event
 from ltx2_operator.classify import classify
+from ltx2_operator.observed import Observed
 from ltx2_operator.pods import Settings
 from ltx2_operator.progress import READ_EVERY, PageError, fetch
 from ltx2_operator.progress import parse as parse_page
-from ltx2_operator.reconcile import Observed, reconcile
+from ltx2_operator.reconcile import reconcile
 from ltx2_operator.standin import NAMESPACE, LocalJobs
 
 STATE_FILE: Final = "training.json"
@@ -217,7 +219,8 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def same_run(state: Mapping[str, Any] | None, digest: str) -> Mapping[str, Any] | None:
-    """The stored state if it is of this configuration and not finished; else a new object begins (the job itself refuses a
+    """The stored state if it is of this configuration and not finished; else a new object begins (the job itself
+    refuses a
     run folder that another configuration has trained in)."""
     status = (state or {}).get("status") or {}
     if status.get("configHash") != digest or conditions.is_true(status.get("conditions") or [], "Succeeded"):
@@ -275,7 +278,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def start_time(pid: int) -> str:
-    """When a process was started, in clock ticks since boot: with the pid it names one process for ever. Empty if unknown."""
+    """When a process was started, in clock ticks since boot: with the pid it names one process for ever. Empty if
+    unknown.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -312,7 +317,9 @@ def _state(pid: int) -> str:
 def secret_source(
     environ: Mapping[str, str], documents: Mapping[str, Mapping[str, str]]
 ) -> Callable[[str, str, str], str | None]:
-    """Where a local run finds Secrets: documents of the same file first, then a variable of the name that the pod gives it."""
+    """Where a local run finds Secrets: documents of the same file first, then a variable of the name that the pod
+    gives it.
+    """
 
     def secret(name: str, key: str, variable: str) -> str | None:
         return documents.get(name, {}).get(key) or environ.get(variable)

@@ -19,7 +19,9 @@ QUERY_SECONDS: Final = 15.0
 
 @dataclass(frozen=True)
 class LocalGpu:
-    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class if the table knows it."""
+    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class if the table
+    knows it.
+    """
 
     index: str
     vendor: str  # "nvidia" or "amd"

@@ -1,8 +1,10 @@
 """Reading manifests as kubectl reads them.
 
-PyYAML follows YAML 1.1 in its own way: `1e-4` is a string to it, `1:30` the number 90, `0o17` a string. kubectl reads 0.0001,
-"1:30" and 15, and makes a key `n` the string "false". A file must not mean one thing to `ltx2 run` and another to the API
-server, so scalars are resolved here by the rules of the YAML library that kubectl uses. A repeated key is an error there, too.
+PyYAML follows YAML 1.1 in its own way: `1e-4` is a string to it, `1:30` the number 90, `0o17` a string. kubectl reads
+0.0001,
+"1:30" and 15, and makes a key `n` the string "false". A file must not mean one thing to `ltx2 run` and another to the
+API server, so scalars are resolved here by the rules of the YAML library that kubectl uses. A repeated key is an error
+there, too.
 """
 
 import base64
@@ -251,7 +253,9 @@ def dump(documents: list[dict[str, Any]]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that kubectl would read as something else, writes long texts as blocks, repeats instead of aliasing."""
+    """Quotes every text that kubectl would read as something else, writes long texts as blocks, repeats instead of
+    aliasing.
+    """
 
     def ignore_aliases(self, data: Any) -> bool:
         """Anchors are for people who write YAML by hand."""

@@ -1,8 +1,9 @@
 """A pod template as a process of this machine: argv, environment, files. All of it comes from the rendered Job.
 
-Every field of a Job is honoured, or stands below with a word why it has no meaning for a process, or is refused by name.
-Values of args, env and workingDir that begin with a mountPath (or the terminationMessagePath) get the folder in its place, and
-the stable host names of an Indexed Job's pods become this machine; nothing else is changed.
+Every field of a Job is honoured, or stands below with a word why it has no meaning for a process, or is refused by
+name.
+Values of args, env and workingDir that begin with a mountPath (or the terminationMessagePath) get the folder in its
+place, and the stable host names of an Indexed Job's pods become this machine; nothing else is changed.
 """
 
 import os
@@ -57,9 +58,12 @@ SHARED_MEMORY: Final = "/dev/shm"  # the machine's own; a folder elsewhere would
 # Nothing that steers a training; tokens come from Secrets alone.
 MACHINE_ENV: Final = frozenset(
     {
-        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "COLUMNS", "LINES", "NO_COLOR",
-        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "HIP_PATH",
-        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE",
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "COLUMNS", "LINES",
+        "NO_COLOR",
+        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_PATH",
+        "ROCM_PATH", "HIP_PATH",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_ENDPOINT", "HF_HOME",
+        "HF_HUB_CACHE",
         "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     }
 )  # fmt: skip
@@ -97,7 +101,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Process:
-    """How to start one pod. grace: seconds between SIGTERM and SIGKILL. files: content by path, written before the start."""
+    """How to start one pod. grace: seconds between SIGTERM and SIGKILL. files: content by path, written before the
+    start.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -200,7 +206,8 @@ def translate(
 ) -> Process:
     """The process of one pod of a checked Job.
 
-    pod: the pod object that runs (name, uid, labels). root: an empty folder of this pod's own. workspace: what claims stand
+    pod: the pod object that runs (name, uid, labels). root: an empty folder of this pod's own. workspace: what claims
+    stand
     for. secret: (Secret, key, name of the variable) -> value or None. Raises CannotHonourError, SecretMissingError,
     GpusMissingError, UnavailableError (program not found).
     """
@@ -311,7 +318,8 @@ def _value(
     value = secret(reference["name"], reference["key"], entry["name"])
     if value is None and not reference.get("optional"):
         raise SecretMissingError(
-            f"Secret {reference['name']} (key {reference['key']}) does not exist on this machine; export {entry['name']} instead"
+            f"Secret {reference['name']} (key {reference['key']}) does not exist on this machine; "
+            f"export {entry['name']} instead"
         )
     return value
 
@@ -322,7 +330,8 @@ def _field(path: str, pod: Mapping[str, Any]) -> str:
     if keyed:
         return str((metadata.get(keyed[1]) or {}).get(keyed[2], ""))
     simple = {
-        "metadata.name": metadata["name"], "metadata.namespace": metadata.get("namespace", "default"), "metadata.uid": metadata["uid"],
+        "metadata.name": metadata["name"], "metadata.namespace": metadata.get("namespace", "default"),
+        "metadata.uid": metadata["uid"],
         "status.podIP": "127.0.0.1", "status.hostIP": "127.0.0.1",
     }  # fmt: skip
     if path not in simple:
@@ -345,15 +354,17 @@ def _devices(container: Mapping[str, Any], index: int, machine: Machine) -> dict
         first = index * count
         if len(offered) < first + count:
             raise GpusMissingError(
-                f"resources.limits.{resource}: pod {index} needs {count} beside {first} of its peers, this machine shows "
-                f"{len(offered)}; set gpu.count or nodes lower, or run it on a cluster"
+                f"resources.limits.{resource}: pod {index} needs {count} beside {first} of its peers, "
+                f"this machine shows {len(offered)}; set gpu.count or nodes lower, or run it on a cluster"
             )
         seen[variable] = ",".join(offered[first : first + count])
     return seen
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:
-    """A program on PATH, else in the folder of scripts beside this interpreter (a virtual environment that is not activated)."""
+    """A program on PATH, else in the folder of scripts beside this interpreter (a virtual environment that is not
+    activated).
+    """
     beside = Path(sys.executable).parent
     found = shutil.which(name, path=env.get("PATH", os.defpath)) or shutil.which(name, path=str(beside))
     if found is None:

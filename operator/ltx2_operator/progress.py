@@ -1,8 +1,9 @@
 """Rank 0's progress page: read it, check it, take its numbers over.
 
-The page comes from a pod that runs a user's training: untrusted input. It is cut at 4 KiB, each value is checked for type and
-range, and it may set numbers, a checkpoint and the condition Progressing, never anything that decides. A page that cannot be
-read says nothing about the run: no error follows from it.
+The page comes from a pod that runs a user's training: untrusted input. It is cut at 4 KiB, each value is checked for
+type and
+range, and it may set numbers, a checkpoint and the condition Progressing, never anything that decides. A page that
+cannot be read says nothing about the run: no error follows from it.
 """
 
 import http.client
@@ -145,7 +146,8 @@ def absorb(draft: Draft, page: Mapping[str, Any] | None) -> None:
         progress["etaSeconds"] = int(eta)
         status["eta"] = duration_text(eta)
         status["etaTime"] = stamp(draft.now + timedelta(seconds=int(eta)))
-    # The time of the newest movement: with it, a run that stands still is seen, and a quiet page changes nothing stored.
+    # The time of the newest movement: with it, a run that stands still is seen, and a quiet page changes nothing
+    # stored.
     progress["time"] = stamp(draft.now) if moved else old["time"]
     status["progress"] = progress
     note_checkpoint(draft, page)

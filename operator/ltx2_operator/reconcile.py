@@ -1,9 +1,10 @@
 """One look at one LTX2Training: (object, what exists, now, settings) -> (status, actions, events, next look).
 
-Pure: no clock, no network, no memory between looks. A look may be repeated, may see stale children, and its status write or
-its actions may get lost; none of that makes two live attempts, because
+Pure: no clock, no network, no memory between looks. A look may be repeated, may see stale children, and its status
+write or its actions may get lost; none of that makes two live attempts, because
 
-- an attempt's number is stored in the status before its Job may be created (a look creates only what it *finds* stored);
+- an attempt's number is stored in the status before its Job may be created (a look creates only what it *finds*
+stored);
 - no Job is created while a pod or an unfinished Job of this training lives, whatever its uid;
 - an attempt's end is stored before anything of it is deleted;
 - what has ended for good stays ended until spec.retries rises.
@@ -13,20 +14,29 @@ The order of a look: ended for good? accepted? how did the newest attempt end? t
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ltx2_job.errors import ConfigError
-from ltx2_job.estimate import Model
 from ltx2_job.exitcodes import Action
 from ltx2_operator import attempts, children, conditions, sizing
 from ltx2_operator.accept import Rejected, accept, plan_stage, plan_words, resolve_spec
 from ltx2_operator.api import parse
-from ltx2_operator.attempts import CACHE, AnyAction, Create, CreateJob, Delete, DeleteTraining, Draft, Event
+from ltx2_operator.attempts import CACHE, Create, CreateJob, Delete, DeleteTraining, Draft, Event
 from ltx2_operator.classify import Verdict, classify, is_alive, is_stuck, job_condition
 from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, moment, stamp
-from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, UID_LABEL, Settings
+from ltx2_operator.observed import (
+    Observed,
+    Outcome,
+    attempt_of,
+    current,
+    end_of,
+    job_finished,
+    own_children,
+    stage_and_attempt,
+    stage_of,
+)
+from ltx2_operator.pods import Settings
 from ltx2_operator.progress import PageError, absorb
 from ltx2_operator.progress import parse as parse_page
 from ltx2_operator.status import LAST_ATTEMPTS, Plan, Status
@@ -36,44 +46,11 @@ NODES_AGAIN: Final = 60.0  # seconds until nodes are looked at again for an obje
 PODS_AGAIN: Final = 30.0  # seconds until the pods of an older attempt are looked at again, beside their own events
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What exists, as dicts: Jobs and pods that carry the training's name label (whatever their owner), and what they need.
-
-    nodes: None where the operator may not read nodes. secrets: names of Secrets, None where it may not read them.
-    events: core/v1 Events about the Jobs (why no pod came). progress: rank 0's page, already checked by progress.parse.
-    model: sizes of the checkpoint where its file can be read (a run on one machine), None elsewhere.
-    """
-
-    jobs: Sequence[Mapping[str, Any]] = ()
-    pods: Sequence[Mapping[str, Any]] = ()
-    configmaps: Sequence[Mapping[str, Any]] = ()
-    claims: Sequence[Mapping[str, Any]] = ()
-    services: Sequence[Mapping[str, Any]] = ()
-    nodes: Sequence[Mapping[str, Any]] | None = None
-    secrets: frozenset[str] | None = None
-    events: Sequence[Mapping[str, Any]] = ()
-    progress: Mapping[str, Any] | None = None
-    model: Model | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a look decided. Write the status first, then act, then publish the events.
-
-    requeue_after: seconds until the next look even if nothing happens; 0 = at once; None = only when something happens.
-    """
-
-    status: dict[str, Any]
-    actions: list[AnyAction] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    requeue_after: float | None = None
-
-
 def reconcile(obj: Mapping[str, Any], observed: Observed, now: datetime, settings: Settings) -> Outcome:
     """Look once at one training.
 
-    obj: the LTX2Training as a dict, status included. Raises nothing for what a user may have written: that is a condition.
+    obj: the LTX2Training as a dict, status included. Raises nothing for what a user may have written: that is a
+    condition.
     """
     if obj["metadata"].get("deletionTimestamp"):
         return Outcome(dict(obj.get("status") or {}))
@@ -108,7 +85,9 @@ def _look(draft: Draft, observed: Observed, settings: Settings) -> None:
 
 
 def _unreadable(obj: Mapping[str, Any], observed: Observed, now: datetime) -> Outcome:
-    """An object that even its own model refuses (a client without validation wrote it): rejected, nothing else touched."""
+    """An object that even its own model refuses (a client without validation wrote it): rejected, nothing else
+    touched.
+    """
     try:
         accept(obj, observed.nodes, observed.claims, observed.secrets)
         raise AssertionError("parse refused what accept takes")
@@ -168,35 +147,40 @@ def _time_to_live(draft: Draft) -> None:
 
 
 def _sweep(draft: Draft, observed: Observed) -> None:
-    """Delete what the *stored* status says is over: unfinished Jobs of ended attempts, Jobs too old to be listed, lost pods."""
+    """Delete what the *stored* status says is over: unfinished Jobs of ended attempts, Jobs too old to be listed,
+    lost pods.
+    """
     stored = draft.obj.get("status") or {}
     newest, over = int(stored.get("attempt") or 0), attempts.ended(stored) or attempts.terminal(stored)
     stage = str(stored.get("stage") or CACHE).lower()
-    for job in _own(draft, observed.jobs):
-        number, finished = _attempt_of(job), _finished(job)
-        stale = number < newest or (number == newest and (over or _stage_of(job) != stage))
+    for job in own_children(draft, observed.jobs):
+        number, finished = attempt_of(job), job_finished(job)
+        stale = number < newest or (number == newest and (over or stage_of(job) != stage))
         if (stale and not finished) or (finished and number <= newest - LAST_ATTEMPTS):
             draft.actions.append(Delete("Job", job["metadata"]["name"]))
-    for pod in _own(draft, observed.pods):
-        current = _attempt_of(pod) == newest and not over
+    for pod in own_children(draft, observed.pods):
+        current = attempt_of(pod) == newest and not over
         if is_alive(pod) and is_stuck(pod, draft.now) and (not current or draft.training.spec.suspend):
             draft.actions.append(Delete("Pod", pod["metadata"]["name"], pod["metadata"].get("uid"), force=True))
 
 
-# -------------------------------------------------------------------------------------------------- how an attempt ended
+# -------------------------------------------------------------------------------------------------- how an attempt
+# ended
 
 
 def _adopt(draft: Draft, observed: Observed) -> None:
-    """A Job newer than the status knows means that a status was lost (restored from a backup): go on from its number."""
-    for job in _own(draft, observed.jobs):
-        if _attempt_of(job) > draft.status["attempt"]:
-            draft.status["attempt"] = _attempt_of(job)
-            draft.status["stage"] = "Train" if _stage_of(job) == "train" else CACHE
+    """A Job newer than the status knows means that a status was lost (restored from a backup): go on from its
+    number.
+    """
+    for job in own_children(draft, observed.jobs):
+        if attempt_of(job) > draft.status["attempt"]:
+            draft.status["attempt"] = attempt_of(job)
+            draft.status["stage"] = "Train" if stage_of(job) == "train" else CACHE
 
 
 def _judge(draft: Draft, observed: Observed) -> None:
     """Close the newest attempt if its Job or pods say that it has ended."""
-    job, own = _current(draft, observed)
+    job, own = current(draft, observed)
     if job is None and not own and not draft.status.get("job"):
         return  # not created yet
     if job is not None:
@@ -208,11 +192,11 @@ def _judge(draft: Draft, observed: Observed) -> None:
         absorb(draft, parse_page(verdict.report))
     if job is None:
         # Where the view was only stale, this ends the Job that still runs, so that it cannot live beside the next one.
-        draft.actions.append(Delete("Job", children.job_name(draft.training.metadata.name, *_key(draft))))
+        draft.actions.append(Delete("Job", children.job_name(draft.training.metadata.name, *stage_and_attempt(draft))))
     if verdict.action is Action.LOWER_MEMORY_PLAN:
-        _lower(draft, observed, verdict, _end_of(job))
+        _lower(draft, observed, verdict, end_of(job))
     else:
-        attempts.close(draft, verdict, _end_of(job))
+        attempts.close(draft, verdict, end_of(job))
 
 
 def _lower(draft: Draft, observed: Observed, verdict: Verdict, end: datetime | None) -> None:
@@ -243,9 +227,9 @@ def _lower(draft: Draft, observed: Observed, verdict: Verdict, end: datetime | N
 def _between(draft: Draft, observed: Observed) -> None:
     """No attempt is open: pause, wait, or name the next one."""
     busy = [pod for pod in observed.pods if is_alive(pod)]
-    unfinished = [job for job in observed.jobs if not _finished(job)]
+    unfinished = [job for job in observed.jobs if not job_finished(job)]
     if draft.training.spec.suspend:
-        _paused(draft, bool(busy or [job for job in _own(draft, unfinished)]))
+        _paused(draft, bool(busy or own_children(draft, unfinished)))
         return
     if busy or unfinished:
         names = ", ".join(sorted(one["metadata"]["name"] for one in [*busy, *unfinished])[:3])
@@ -270,12 +254,13 @@ def _paused(draft: Draft, busy: bool) -> None:
     draft.status.pop("pendingSince", None)
 
 
-# ------------------------------------------------------------------------------------------------------- an open attempt
+# ------------------------------------------------------------------------------------------------------- an open
+# attempt
 
 
 def _advance(draft: Draft, observed: Observed, settings: Settings) -> None:
     """An attempt is open: create its Job, or watch it."""
-    job, own = _current(draft, observed)
+    job, own = current(draft, observed)
     if job is None:
         _create(draft, observed, settings)
         return
@@ -303,9 +288,9 @@ def _advance(draft: Draft, observed: Observed, settings: Settings) -> None:
 
 def _create(draft: Draft, observed: Observed, settings: Settings) -> None:
     """Create what the attempt needs, its Job last; only what a look finds stored, and only when nothing else lives."""
-    busy = [one for one in [*observed.pods] if is_alive(one)] + [one for one in observed.jobs if not _finished(one)]
+    busy = [one for one in [*observed.pods] if is_alive(one)] + [one for one in observed.jobs if not job_finished(one)]
     if draft.training.spec.suspend:
-        _paused(draft, bool([one for one in _own(draft, busy)]))
+        _paused(draft, bool(own_children(draft, busy)))
         return
     if draft.true("Suspended"):
         draft.condition("Suspended", FALSE, "Resumed", "")
@@ -320,7 +305,7 @@ def _create(draft: Draft, observed: Observed, settings: Settings) -> None:
     ) or attempts.ended(stored):
         draft.again_at_once()
         return
-    stage, attempt = _key(draft)
+    stage, attempt = stage_and_attempt(draft)
     plan = Plan.model_validate(draft.status["cachePlan" if stage == "cache" else "plan"])
     try:
         resolved = resolve_spec(draft.training)
@@ -332,13 +317,14 @@ def _create(draft: Draft, observed: Observed, settings: Settings) -> None:
         attempts.fail(draft, "InvalidConfig", str(error))
         return
     if resolved.digest != draft.status.get("configHash"):
-        changed = "the configuration was changed after the first attempt; make a new LTX2Training (resumeFrom continues a run)"
+        changed = "changed after the first attempt; make a new LTX2Training (resumeFrom continues a run)"
         attempts.fail(draft, "InvalidConfig", f"spec.config, spec.datasets: {changed}")
         return
     known = {
         (one.get("kind") or kind, one["metadata"]["name"])
         for kind, group in (
-            ("ConfigMap", observed.configmaps), ("PersistentVolumeClaim", observed.claims), ("Service", observed.services)
+            ("ConfigMap", observed.configmaps), ("PersistentVolumeClaim", observed.claims),
+            ("Service", observed.services)
         )
         for one in group
     }  # fmt: skip
@@ -397,7 +383,8 @@ def _start_deadline(draft: Draft) -> None:
     draft.again_at_once()
 
 
-# --------------------------------------------------------------------------------------------------------------- helpers
+# ---------------------------------------------------------------------------------------------------------------
+# helpers
 
 
 def _finish(draft: Draft, observed: Observed) -> Outcome:
@@ -416,44 +403,3 @@ def _finish(draft: Draft, observed: Observed) -> Outcome:
         status.pop("etaTime", None)
     clean = Status.model_validate(status).dump()
     return Outcome(clean, draft.actions, draft.events, draft.requeue)
-
-
-def _own(draft: Draft, children_: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Children of this very object: a namesake that was deleted has another uid."""
-    uid = draft.training.metadata.uid
-    return [one for one in children_ if (one["metadata"].get("labels") or {}).get(UID_LABEL) == uid]
-
-
-def _current(draft: Draft, observed: Observed) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:
-    """The Job and the pods of the newest attempt's stage."""
-    stage, attempt = _key(draft)
-    mine = [
-        [one for one in _own(draft, group) if _attempt_of(one) == attempt and _stage_of(one) == stage]
-        for group in (observed.jobs, observed.pods)
-    ]
-    return (mine[0][0] if mine[0] else None), mine[1]
-
-
-def _key(draft: Draft) -> tuple[Any, int]:
-    return str(draft.status.get("stage") or CACHE).lower(), int(draft.status["attempt"])
-
-
-def _attempt_of(child: Mapping[str, Any]) -> int:
-    text = (child["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "0")
-    return int(text) if str(text).isdigit() else 0
-
-
-def _stage_of(child: Mapping[str, Any]) -> str:
-    return str((child["metadata"].get("labels") or {}).get(STAGE_LABEL, ""))
-
-
-def _finished(job: Mapping[str, Any]) -> bool:
-    return job_condition(job, "Failed") is not None or job_condition(job, "Complete") is not None
-
-
-def _end_of(job: Mapping[str, Any] | None) -> datetime | None:
-    if job is None:
-        return None
-    end = job_condition(job, "Failed") or job_condition(job, "Complete") or {}
-    text = end.get("lastTransitionTime")
-    return moment(text) if text else None

@@ -1,6 +1,7 @@
 """The Job controller and the kubelet of one machine: Jobs whose pods are processes.
 
-Takes the very Job dicts that a cluster would get, and writes the very status a cluster writes (reasons, messages, exit codes),
+Takes the very Job dicts that a cluster would get, and writes the very status a cluster writes (reasons, messages,
+exit codes),
 so that classify reads both alike. It has no thread: `poll` looks at the processes and draws the conclusions.
 """
 
@@ -40,7 +41,8 @@ class _Pod:
 
 @dataclass
 class LocalJobs:
-    """Jobs and their processes. `secret`: (Secret, key, variable) -> value or None. `now`: the clock, replaced in tests.
+    """Jobs and their processes. `secret`: (Secret, key, variable) -> value or None. `now`: the clock, replaced in
+    tests.
 
     output: file descriptor for the processes' output, None for the caller's own terminal.
     """
@@ -179,7 +181,8 @@ class LocalJobs:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             path.chmod(0o444)
-        # A session of its own: Ctrl-C in the terminal reaches the operator alone, which passes it on as a cluster would.
+        # A session of its own: Ctrl-C in the terminal reaches the operator alone, which passes it on as a cluster
+        # would.
         started = subprocess.Popen(
             process.argv,
             env=dict(process.env),
@@ -231,7 +234,8 @@ class LocalJobs:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pod.process.pid, number)
 
-    # ------------------------------------------------------------------------------------------------ the Job controller
+    # ------------------------------------------------------------------------------------------------ the Job
+    # controller
 
     def _control(self, name: str) -> None:
         job = self.jobs[name]

@@ -1,7 +1,7 @@
 """Why a Job has no running pod yet, in one sentence with a remedy where there is one.
 
-Quota, Pod Security and webhook refusals leave no trace on the Job but Events; a missing Secret, claim or image leaves the pod
-pending for ever with active 1. So all of them are asked, the nearest to the process first.
+Quota, Pod Security and webhook refusals leave no trace on the Job but Events; a missing Secret, claim or image leaves
+the pod pending for ever with active 1. So all of them are asked, the nearest to the process first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,9 @@ def why_waiting(
 
 
 def _demand(nodes: Sequence[Mapping[str, Any]] | None, plan: Mapping[str, Any] | None) -> str:
-    """What the cluster lacks, when it lacks GPUs: how many nodes offer them and what would help; empty when it is not that."""
+    """What the cluster lacks, when it lacks GPUs: how many nodes offer them and what would help; empty when it is not
+    that.
+    """
     if nodes is None or not plan or not plan.get("resourceName"):
         return ""
     gpu_class, count = gpus.BY_NAME.get(str(plan.get("gpuClass"))), int(plan.get("gpuCount") or 1)
@@ -58,7 +60,7 @@ def _demand(nodes: Sequence[Mapping[str, Any]] | None, plan: Mapping[str, Any] |
         return ""
     offering = [node for node in nodes if gpu_class.on(node) > 0]
     if not offering:
-        return f"no node offers {plan['resourceName']} of class {gpu_class.name} now; a pool that scales from zero may still come"
+        return f"no node offers {plan['resourceName']} of class {gpu_class.name} now; a pool that grows from zero may"
     most = max(gpu_class.on(node) for node in offering)
     if most < count:
         return f"{len(offering)} nodes offer {plan['resourceName']}, at most {most} each; set gpu.count: {most}"

@@ -117,8 +117,10 @@ def test_eviction_wins_over_oom_and_oom_wins_over_codes():
 
 @pytest.mark.parametrize(
     "message",
-    ["", "no json", "[1]", "null", '{"exitCode": 1, "result": {"steps": 9}}', '{"exitCode": 0}', '{"result": {"steps": 9}}',
-     '{"exitCode": 0, "step": 3, "maxSteps": 9}', '{"exitCode": 0, "step": 0, "maxSteps": 0}', '{"exitCode": 0, "step": "9", "maxSteps": 9}',
+    ["", "no json", "[1]", "null",
+     '{"exitCode": 1, "result": {"steps": 9}}', '{"exitCode": 0}', '{"result": {"steps": 9}}',
+     '{"exitCode": 0, "step": 3, "maxSteps": 9}', '{"exitCode": 0, "step": 0, "maxSteps": 0}',
+     '{"exitCode": 0, "step": "9", "maxSteps": 9}',
      '{"exitCode": 0, "result": {"steps": 9}}' + " " * 5000],
 )  # fmt: skip
 def test_complete_without_proof_is_no_success(message):

@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-import stand_in_job
 
+import stand_in_job
 from ltx2_operator import machine
 from ltx2_operator.cli import PASSED_THROUGH, VERBS, main
 from ltx2_operator.machine import LocalGpu, detect, parse_nvidia
 
 CONFIG = {
-    "pretrained_model_name_or_path": "Lightricks/LTX-2", "model_flavour": "dev", "model_type": "lora", "max_train_steps": 5,
+    "pretrained_model_name_or_path": "Lightricks/LTX-2", "model_flavour": "dev", "model_type": "lora",
+    "max_train_steps": 5,
     "num_train_epochs": 0, "learning_rate": 1e-4,
 }  # fmt: skip
 DATASETS = [
@@ -319,7 +320,8 @@ def test_tools_of_the_job_are_passed_through_with_their_exit_code(here):
     program = here.parent / "bin" / "ltx2-job"
     program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\nsys.exit(7)\n")
     done = subprocess.run(
-        [sys.executable, "-m", "ltx2_operator.cli", "inspect", "a b", "--x"], capture_output=True, text=True, check=False, cwd=here,
+        [sys.executable, "-m", "ltx2_operator.cli", "inspect", "a b", "--x"], capture_output=True, text=True,
+        check=False, cwd=here,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (7, "['inspect', 'a b', '--x']\n")

@@ -1,4 +1,6 @@
-"""The second cluster: rendered Jobs as processes, the Job controller's words, pause and resume, secrets, GPUs, refusals."""
+"""The second cluster: rendered Jobs as processes, the Job controller's words, pause and resume, secrets, GPUs,
+refusals.
+"""
 
 import copy
 import json
@@ -12,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import stand_in_job
 
+import stand_in_job
 from ltx2_operator import children, local
 from ltx2_operator.classify import classify, job_condition
 from ltx2_operator.local import Interrupts, LocalRun, new_object, run_rendered, same_run
@@ -45,6 +47,9 @@ DATASETS = [
         "caption_strategy": "textfile",
     }
 ]
+
+
+SETTINGS = Settings(grace_seconds=5, grace_margin_seconds=1)
 
 
 class Resolved:
@@ -92,7 +97,7 @@ def jobs_of(place, clock=None, *, gpus=None, secret=lambda *_: None, env=None):
     return LocalJobs(place, machine, secret, (clock or Clock()).now, output=null)
 
 
-def rendered(stage="train", settings=Settings(grace_seconds=5, grace_margin_seconds=1), attempt=1, **plan):
+def rendered(stage="train", settings=SETTINGS, attempt=1, **plan):
     obj = manifest()
     obj["metadata"] |= {"uid": "0f0c", "namespace": "local"}
     made = PLAN.model_copy(update={"stage": stage, **plan})
@@ -129,7 +134,8 @@ def run_job(place, jobs, clock, configmap, job):
     return classify(jobs.jobs[name], jobs.pods_of(name), clock.now())
 
 
-# ------------------------------------------------------------------------------------------------ the Job stand-in's words
+# ------------------------------------------------------------------------------------------------ the Job stand-in's
+# words
 
 
 def sequences():
@@ -302,7 +308,8 @@ def test_a_changed_dict_is_a_changed_run(place):
     container = again["spec"]["template"]["spec"]["containers"][0]
     container["args"] += ["--extra", "/workspace/datasets"]
     container["env"] += [
-        {"name": "A", "value": "/workspace/a:$(B)/workspace"}, {"name": "B", "value": "b"}, {"name": "C", "value": "$(B) $$(B) $(D)"},
+        {"name": "A", "value": "/workspace/a:$(B)/workspace"}, {"name": "B", "value": "b"},
+        {"name": "C", "value": "$(B) $$(B) $(D)"},
         {"name": "E", "value": "/workspaces"}, {"name": "F", "value": "x=/workspace"},
     ]  # fmt: skip
     for volume in again["spec"]["template"]["spec"]["volumes"]:
@@ -332,9 +339,9 @@ def test_a_changed_dict_is_a_changed_run(place):
         (("template", "spec", "containers", 0, "envFrom"), [], "containers[0].envFrom"),
         (("template", "spec", "containers", 0, "command"), [], "containers[0].command"),
         (("template", "spec", "containers", 0, "volumeMounts", 0, "subPath"), "x", "volumeMounts[0].subPath"),
-        (("template", "spec", "containers", 0, "resources", "limits", "example.com/fpga"), 1, "resources.limits.example.com/fpga"),
+        (("template", "spec", "containers", 0, "resources", "limits", "a.com/fpga"), 1, "resources.limits.a.com/fpga"),
         (("template", "spec", "volumes", 0, "hostPath"), {}, "volumes[0].hostPath"),
-        (("template", "spec", "containers", 0, "env", 0, "valueFrom"), {"resourceFieldRef": {}}, "valueFrom.resourceFieldRef"),
+        (("template", "spec", "containers", 0, "env", 0, "valueFrom"), {"fileKeyRef": {}}, "valueFrom.fileKeyRef"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_refused_by_name(path, value, named):
@@ -423,7 +430,7 @@ def test_a_program_that_is_nowhere_is_named(place):
 # ------------------------------------------------------------------------------------------------------- the whole walk
 
 
-def walk(place, obj, clock, interrupts=None, sleep=None, settings=Settings(grace_seconds=5, grace_margin_seconds=1)):
+def walk(place, obj, clock, interrupts=None, sleep=None, settings=SETTINGS):
     told = []
     folder = place / "runs" / "fox"
     folder.mkdir(parents=True, exist_ok=True)

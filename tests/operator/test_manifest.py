@@ -1,4 +1,6 @@
-"""Manifests as kubectl reads them; the expected values were taken from kubectl 1.37 itself (and are again, where it is there)."""
+"""Manifests as kubectl reads them; the expected values were taken from kubectl 1.37 itself (and are again, where it
+is there).
+"""
 
 import json
 import shutil
@@ -15,12 +17,18 @@ from ltx2_operator.manifest import ManifestError
 
 # What kubectl made of each plain scalar.
 KUBECTL = {
-    "1e-4": 0.0001, "6e-05": 6e-05, "1:30": "1:30", "0o17": 15, "017": 15, "0x1F": 31, "0b101": 5, "1_000": 1000, "y": True, "n": False,
-    "yes": True, "No": False, "on": True, "OFF": False, "~": None, "null": None, "Null": None, "nUll": "nUll", "tRue": "tRue", "True": True,
-    ".5": 0.5, "5.": 5.0, "+3": 3, "-0.0": -0.0, "1e3": 1000.0, "2026-11-22": "2026-11-22", "2026-11-22T10:00:00Z": "2026-11-22T10:00:00Z",
-    "09": 9.0, "0.1_5": 0.15, "1__0": 10, "_1": "_1", "1_": 1, "._5": "._5", "1._5": 1.5, "+.5": 0.5, "-.5e1": -5.0, "190:20:30": "190:20:30",
-    "0O17": 15, "0XfF": 255, "-017": -15, "-0x1F": -31, "0b2": "0b2", "08": 8.0, "1.e5": 100000.0, "0o": "0o", "0x": "0x", "1e": "1e",
-    "e5": "e5", ".": ".", "00": 0, "12e03": 12000.0, "true1": "true1", "18446744073709551615": 1.8446744073709552e19, "9223372036854775807": 2**63 - 1,
+    "1e-4": 0.0001, "6e-05": 6e-05, "1:30": "1:30", "0o17": 15, "017": 15, "0x1F": 31, "0b101": 5, "1_000": 1000,
+    "y": True, "n": False,
+    "yes": True, "No": False, "on": True, "OFF": False, "~": None, "null": None, "Null": None, "nUll": "nUll",
+    "tRue": "tRue", "True": True,
+    ".5": 0.5, "5.": 5.0, "+3": 3, "-0.0": -0.0, "1e3": 1000.0, "2026-11-22": "2026-11-22",
+    "2026-11-22T10:00:00Z": "2026-11-22T10:00:00Z",
+    "09": 9.0, "0.1_5": 0.15, "1__0": 10, "_1": "_1", "1_": 1, "._5": "._5", "1._5": 1.5, "+.5": 0.5, "-.5e1": -5.0,
+    "190:20:30": "190:20:30",
+    "0O17": 15, "0XfF": 255, "-017": -15, "-0x1F": -31, "0b2": "0b2", "08": 8.0, "1.e5": 100000.0, "0o": "0o",
+    "0x": "0x", "1e": "1e",
+    "e5": "e5", ".": ".", "00": 0, "12e03": 12000.0, "true1": "true1", "18446744073709551615": 1.8446744073709552e19,
+    "9223372036854775807": 2**63 - 1,
 }  # fmt: skip
 GOOD = """apiVersion: ltx2.dev/v1alpha1
 kind: LTX2Training
@@ -49,7 +57,8 @@ def test_kubectl_still_reads_them_so(tmp_path):
     rows = "\n".join(f"- {text}" for text in KUBECTL)
     path = write(
         tmp_path,
-        f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\nvalues:\n{rows}\nkeys: {{n: 1, 1: a, 1.5: b, 0x10: d, 1e3: f}}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nkeys: {n: 1, 1: a, 1.5: b, 0x10: d, 1e3: f}\n"
+        f"values:\n{rows}\n",
     )
     done = subprocess.run(
         ["kubectl", "label", "--local", "-f", path, "a=b", "-o", "json"], capture_output=True, text=True, check=True

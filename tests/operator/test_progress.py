@@ -11,17 +11,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_cluster import UID, training
 
 from ltx2_operator.api import parse as parse_training
 from ltx2_operator.attempts import Draft
 from ltx2_operator.conditions import stamp
 from ltx2_operator.progress import PAGE_LIMIT, PageError, absorb, fetch, parse
+from simulated_cluster import UID, training
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 PAGE = {
-    "version": 1, "run": "fox", "uid": UID, "attempt": 1, "stage": "train", "state": "training", "step": 1250, "maxSteps": 2000, "loss": 0.25,
-    "heldOutLoss": 0.3, "secondsPerStep": 0.5, "etaSeconds": 375.5, "checkpoint": {"step": 1000, "path": "p", "time": "2026-11-22T09:59:00Z"},
+    "version": 1, "run": "fox", "uid": UID, "attempt": 1, "stage": "train", "state": "training", "step": 1250,
+    "maxSteps": 2000, "loss": 0.25,
+    "heldOutLoss": 0.3, "secondsPerStep": 0.5, "etaSeconds": 375.5,
+    "checkpoint": {"step": 1000, "path": "p", "time": "2026-11-22T09:59:00Z"},
     "items": {"done": 3, "total": 40, "skipped": 0}, "warnings": ["a"], "time": "2026-11-22T10:00:00Z",
 }  # fmt: skip
 
@@ -95,7 +97,7 @@ def test_a_page_that_drips_is_given_up():
             handler.wfile.write(b" ")
 
     begun = time.monotonic()
-    with server(drip) as port, pytest.raises(PageError, match="longer than 0.2 s"):
+    with server(drip) as port, pytest.raises(PageError, match=r"longer than 0\.2 s"):
         try:
             fetch("127.0.0.1", port, timeout=0.2)
         finally:
@@ -106,8 +108,10 @@ def test_a_page_that_drips_is_given_up():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": -1}, "step"), ({"step": "5"}, "step"), ({"step": 2**31}, "step"), ({"step": True}, "step"), ({"uid": None}, "uid"),
-        ({"attempt": 1.5}, "attempt"), ({"loss": "low"}, "loss"), ({"stage": "x" * 17}, "stage"), ({"checkpoint": {"path": "p"}}, "checkpoint.step"),
+        ({"step": -1}, "step"), ({"step": "5"}, "step"), ({"step": 2**31}, "step"), ({"step": True}, "step"),
+        ({"uid": None}, "uid"),
+        ({"attempt": 1.5}, "attempt"), ({"loss": "low"}, "loss"), ({"stage": "x" * 17}, "stage"),
+        ({"checkpoint": {"path": "p"}}, "checkpoint.step"),
         ({"items": []}, "items"),
     ],
 )  # fmt: skip
@@ -153,7 +157,7 @@ def test_no_page_sets_more_than_progress(change):
     except PageError:
         return
     one = draft()
-    before = {key: value for key, value in one.status.items()}
+    before = dict(one.status)
     absorb(one, page)
     allowed = {"progress", "progressText", "eta", "etaTime", "checkpoint", "conditions"}
     assert {key for key in one.status if one.status[key] != before.get(key)} <= allowed
@@ -175,7 +179,8 @@ def test_the_numbers_and_words_of_a_page():
     one = draft()
     absorb(one, parse(PAGE))
     assert one.status["progress"] == {
-        "step": 1250, "maxSteps": 2000, "loss": 0.25, "heldOutLoss": 0.3, "secondsPerStep": 0.5, "etaSeconds": 375, "time": stamp(NOW),
+        "step": 1250, "maxSteps": 2000, "loss": 0.25, "heldOutLoss": 0.3, "secondsPerStep": 0.5, "etaSeconds": 375,
+        "time": stamp(NOW),
     }  # fmt: skip
     assert (one.status["progressText"], one.status["eta"]) == ("1250/2000", "6m")
     assert one.status["checkpoint"] == {"step": 1000, "path": "p", "time": "2026-11-22T09:59:00Z"}

@@ -257,7 +257,8 @@ def test_suspend_deletes_the_job_waits_for_the_pods_and_resume_is_the_next_attem
     cluster.settle()
     assert created(cluster)[-1] == "fox-train-2"
     assert cluster.condition("Suspended") | {"lastTransitionTime": 0, "message": 0} == {
-        "type": "Suspended", "status": "False", "reason": "Resumed", "observedGeneration": 3, "lastTransitionTime": 0, "message": 0,
+        "type": "Suspended", "status": "False", "reason": "Resumed", "observedGeneration": 3, "lastTransitionTime": 0,
+        "message": 0,
     }  # fmt: skip
     assert "Resumed" in reasons(cluster)
 
@@ -499,7 +500,8 @@ def test_corrections_stand_in_warnings_and_in_the_accepted_event():
     cluster.settle()
     assert cluster.status["warnings"] == ["validation_num_video_frames 62 → 57 (8k+1)"]
     assert cluster.events[0].message == (
-        "1x h100-80g, bf16/resident/keep:48, predicted peak 32.0 GiB, 1.3 s/step; corrected: validation_num_video_frames 62 → 57 (8k+1)"
+        "1x h100-80g, bf16/resident/keep:48, predicted peak 32.0 GiB, 1.3 s/step; "
+        "corrected: validation_num_video_frames 62 → 57 (8k+1)"
     )
     assert cluster.status["gpu"] == "1x h100-80g"
 
@@ -526,7 +528,8 @@ def test_progress_is_taken_over_and_a_stall_is_seen():
     cluster.start()
     page = {
         "uid": UID, "attempt": 1, "stage": "train", "state": "training", "step": 1250, "maxSteps": 2000, "loss": 0.25,
-        "heldOutLoss": None, "secondsPerStep": 0.5, "etaSeconds": 375.0, "checkpoint": {"step": 1000, "path": "p", "time": None}, "items": None,
+        "heldOutLoss": None, "secondsPerStep": 0.5, "etaSeconds": 375.0,
+        "checkpoint": {"step": 1000, "path": "p", "time": None}, "items": None,
     }  # fmt: skip
     cluster.page = page
     cluster.settle()

@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     passed = "\n".join(f"    {name:20}{text}" for name, text in PASSED_THROUGH.items())
     parser = Parser(
         prog="ltx2",
-        description="Fine-tune LTX-2: one manifest in, a LoRA out; on this machine or, with the same file, on a cluster.",
+        description="Fine-tune LTX-2: one manifest in, a LoRA out; on this machine or, unchanged, on a cluster.",
         epilog=f"tools:\n{passed}\n\nexample:\n  ltx2 run training.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

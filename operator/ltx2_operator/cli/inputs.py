@@ -24,7 +24,8 @@ from ltx2_operator.machine import LocalGpu, classes
 class Order:
     """What shall be trained: the object as a manifest, its typed form, its resolved configuration, and where.
 
-    corrections: what was changed on the way, in words. model: the checkpoint's sizes, None if it is not on this machine.
+    corrections: what was changed on the way, in words. model: the checkpoint's sizes, None if it is not on this
+    machine.
     """
 
     body: dict[str, Any]
@@ -48,8 +49,8 @@ class Order:
 def from_manifest(document: manifest.Document, workspace: Path) -> Order:
     """An order from an LTX2Training.
 
-    Where spec.datasets is missing, the file that data_backend_config names in the workspace is read, as the job would on the
-    volume. Raises ConfigError, NoInputError.
+    Where spec.datasets is missing, the file that data_backend_config names in the workspace is read, as the job would
+    on the volume. Raises ConfigError, NoInputError.
     """
     body = copy.deepcopy(document.body)
     body.pop("status", None)

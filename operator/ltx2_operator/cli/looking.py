@@ -40,7 +40,8 @@ def estimate(args: Namespace) -> int:
         marked = marked or bool(mark)
         rows.append(
             (
-                mark, entry.name, "yes", plan.memory, f"{plan.predicted_peak_bytes / GIB:.1f}G", f"{each:.3g}" if each else "-",
+                mark, entry.name, "yes", plan.memory, f"{plan.predicted_peak_bytes / GIB:.1f}G",
+                f"{each:.3g}" if each else "-",
                 f"{each * steps / 3600:.1f}" if each and steps else "-",
                 f"{max(plan.memory_bytes, cached.memory_bytes) / GIB:.0f}G", f"{plan.volume_bytes / GIB:.0f}G",
             )
@@ -62,7 +63,7 @@ def check(args: Namespace) -> int:
         print(f"{args.file}: cannot run as it stands")
         return exitcodes.CONFIG
     print(
-        f"{args.file}: {order.name} is valid, {len(order.resolved.clips)} datasets, {total_steps(order) or 'epochs'} steps"
+        f"{args.file}: {order.name} is valid: {len(order.resolved.clips)} datasets, {total_steps(order) or '?'} steps"
     )
     return exitcodes.OK
 
@@ -87,7 +88,7 @@ def gpus(args: Namespace) -> int:
     print(f"\nthis machine: {'no GPU' if not found else ''}")
     for gpu in found:
         print(
-            f"  {gpu.index}: {gpu.product}, {gpu.memory_mib} MiB, class {gpu.gpu_class.name if gpu.gpu_class else 'unknown'}"
+            f"  {gpu.index}: {gpu.product}, {gpu.memory_mib} MiB, class {gpu.gpu_class.name if gpu.gpu_class else '-'}"
         )
     return exitcodes.OK
 

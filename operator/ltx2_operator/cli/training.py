@@ -122,9 +122,7 @@ def _end(order: inputs.Order, status: Mapping[str, Any], code: int, command: str
         attempt = status.get("attempt", 0)
         _warn(f"{name} has failed (attempt {attempt}): {local.failure_sentence(status)}")
         if attempt:
-            _warn(
-                f"log: {order.folder.log}; after its cause is gone, the same command gives it another attempt: {command}"
-            )
+            _warn(f"log: {order.folder.log}; after its cause is gone, the same command tries again: {command}")
     return code
 
 
