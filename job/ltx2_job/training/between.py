@@ -61,15 +61,9 @@ class Between:
         total: int,
         validate: Validate | None,
     ):
-        self.stage, self.processes, self.model, self.adapters, self.optimizer = (
-            stage,
-            processes,
-            model,
-            adapters,
-            optimizer,
-        )
-        self.schedule, self.held_out, self.course, self.total = schedule, held_out, course, total
-        self.validate = None if stage.config.validation_disable else validate
+        self.stage, self.processes, self.model = stage, processes, model
+        self.adapters, self.optimizer, self.schedule = adapters, optimizer, schedule
+        self.held_out, self.course, self.total, self.validate = held_out, course, total, validate
         self.saved = course.step if course.step else None  # the newest step that is on disk
         self.told = False  # whether any process was told to stop, as all of them know it
         self.cut_short = False  # whether a stop came in the middle of making videos
@@ -135,7 +129,9 @@ class Between:
             )
 
     def boundary(self) -> bool:
-        """Whether anything is due after this step."""
+        """Whether anything is due after this step; alike on every process, or they would learn of a stop at different
+        steps.
+        """
         return self._measuring() or self._saving() or self._validating()
 
     def measure_if_due(self) -> None:
@@ -203,11 +199,9 @@ class Between:
         return self._due(self.stage.config.checkpoint_step_interval)
 
     def _validating(self) -> bool:
-        if self.validate is None:
-            return False
-        if self.course.step == 0:
-            return not self.stage.config.disable_benchmark
-        return self._due(self.stage.config.validation_step_interval)
+        config = self.stage.config
+        due = not config.disable_benchmark if self.course.step == 0 else self._due(config.validation_step_interval)
+        return due and not config.validation_disable
 
     def _due(self, interval: int) -> bool:
         """At every multiple of an interval (0: none) after step 0, and always at the end."""
