@@ -41,8 +41,9 @@ def velocity(weights, config, video: Side, audio: Side, grid, fps, *, a2v_scale=
     a_rows, a_embedded = adaln(w, "audio_time_embed", a_time)
     v_cross, _ = adaln(w, "av_cross_attn_video_scale_shift", v_time)
     a_cross, _ = adaln(w, "av_cross_attn_audio_scale_shift", a_time)
-    v_gate, _ = adaln(w, "av_cross_attn_video_a2v_gate", np.array([audio.sigma * 1000]))
-    a_gate, _ = adaln(w, "av_cross_attn_audio_v2a_gate", np.array([video.sigma * 1000]))
+    gate_scale = config.get("cross_attn_timestep_scale_multiplier", 1000)
+    v_gate, _ = adaln(w, "av_cross_attn_video_a2v_gate", np.array([audio.sigma * gate_scale]))
+    a_gate, _ = adaln(w, "av_cross_attn_audio_v2a_gate", np.array([video.sigma * gate_scale]))
     v_prompt = a_prompt = None
     if "prompt_adaln.linear.weight" in w:
         v_prompt, _ = adaln(w, "prompt_adaln", np.array([video.sigma * 1000]))

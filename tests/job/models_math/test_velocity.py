@@ -74,6 +74,14 @@ def test_clean_audio_tokens_and_no_mask(case):
     assert error(masked.run(), [part.numpy() for part in ours]) < EXACT
 
 
+def test_the_gates_have_a_scale_of_their_own():
+    """The header's av_ca_timestep_scale_multiplier, 1 where it is missing; 1000 in the published files, where it could
+    not be told from the other timesteps' scale."""
+    case = build("2.0", cross_attn_timestep_scale_multiplier=1)
+    assert error(case.run(), case.expected()) < EXACT
+    assert error(case.run(), build("2.0").expected()) > 5 * EXACT
+
+
 def _own_gate(monkeypatch):
     monkeypatch.setattr(transformer, "gate_sigma", lambda own, other: own.sigma)
 
