@@ -106,15 +106,17 @@ def test_kill_9_at_any_moment_leaves_a_readable_store(tmp_path: Path, moment: st
         store.put(VIDEO, KEY, TENSORS, {})
 
     child, pipe = in_child(work)
-    assert os.read(pipe, 1) == b"."
-    # The writer lives: its file is not taken away from it.
-    left = list((tmp_path / "tmp").iterdir())
-    if moment != "open":
-        store.sweep()
-        assert list((tmp_path / "tmp").iterdir()) == left
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(pipe)
+    try:
+        assert os.read(pipe, 1) == b"."
+        # The writer lives: its file is not taken away from it.
+        left = list((tmp_path / "tmp").iterdir())
+        if moment != "open":
+            store.sweep()
+            assert list((tmp_path / "tmp").iterdir()) == left
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(pipe)
 
     assert torch.equal(store.get(VIDEO, "cd" + KEY[2:])["latents"], TENSORS["latents"])
     for key, _ in store.items(VIDEO):
