@@ -114,10 +114,15 @@ def plan_words(plan: Plan) -> str:
     """The plan as people read it: `1x h100-80g, bf16/resident/keep:48, predicted peak 41.2 GiB, 1.3 s/step`."""
     where = "cpu" if plan.gpu_class == "cpu" else f"{plan.gpu_count}x {plan.gpu_class}"
     parts = [f"{plan.nodes} nodes of {where}" if plan.nodes > 1 else where, plan.memory]
-    parts.append(f"predicted peak {plan.predicted_peak_bytes / GIB:.1f} GiB")
+    parts.append(f"predicted peak {size_text(plan.predicted_peak_bytes)}")
     if plan.predicted_seconds_per_step:
         parts.append(f"{plan.predicted_seconds_per_step} s/step")
     return ", ".join(parts)
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them: 41.2 GiB, 93 MiB."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 
 def _sentence(error: ConfigError) -> str:

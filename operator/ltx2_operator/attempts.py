@@ -44,8 +44,7 @@ class Create:
 
 @dataclass(frozen=True)
 class CreateJob(Create):
-    """Create an attempt's Job, last of all and only if a fresh read (no cache) finds no live pod and no unfinished
-    Job of it.
+    """Create an attempt's Job, last of all, and only if a fresh read finds no live pod and no unfinished Job of it.
 
     That fresh read is the writer's duty: reconcile may have looked at a stale view.
     """

@@ -176,9 +176,7 @@ def _complete(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> V
 
 
 def _proof(report: Mapping[str, Any]) -> bool:
-    """Whether the last word says that the stage did all its work: exit code 0, and for training a result or the last
-    step.
-    """
+    """Whether the last word proves the work: exit code 0, and for training a result or the last step."""
     if report.get("exitCode") != 0:
         return False
     if report.get("stage") == "cache":
@@ -220,9 +218,7 @@ def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _codes(pods: Sequence[Mapping[str, Any]], zero: bool = False) -> list[int]:
-    """Exit codes other than 0 (with `zero`: only 0): pods nobody deleted first, then in the order in which they
-    ended.
-    """
+    """Exit codes other than 0 (with `zero`: only 0): first of pods nobody deleted, then in the order of their ends."""
 
     def order(pod: Mapping[str, Any]) -> tuple[bool, str]:
         ends = [str(_terminated(status).get("finishedAt") or "") for status in _container_statuses(pod)]

@@ -157,9 +157,7 @@ def duration_text(seconds: float) -> str:
 
 
 def gpu_text(plan: Mapping[str, Any] | None, gpu_spec: Mapping[str, Any]) -> str:
-    """The GPU column: `1x h100-80g`, `2x4x mi300x` for 2 nodes of 4, `cpu`, and what was asked for before a class is
-    chosen.
-    """
+    """The GPU column: `1x h100-80g`, `2x4x mi300x` for 2 nodes of 4, `cpu`; without a plan what was asked for."""
     name = str((plan or {}).get("gpuClass") or gpu_spec.get("class") or "auto")
     if name == "cpu":
         return "cpu"

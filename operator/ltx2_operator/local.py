@@ -219,9 +219,10 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def same_run(state: Mapping[str, Any] | None, digest: str) -> Mapping[str, Any] | None:
-    """The stored state if it is of this configuration and not finished; else a new object begins (the job itself
-    refuses a
-    run folder that another configuration has trained in)."""
+    """The stored state if it is of this configuration and not finished; else None, and a new object begins.
+
+    The job itself refuses a run folder that another configuration has trained in.
+    """
     status = (state or {}).get("status") or {}
     if status.get("configHash") != digest or conditions.is_true(status.get("conditions") or [], "Succeeded"):
         return None
@@ -278,9 +279,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def start_time(pid: int) -> str:
-    """When a process was started, in clock ticks since boot: with the pid it names one process for ever. Empty if
-    unknown.
-    """
+    """When a process was started, in clock ticks since boot: with the pid it names one process. Empty if unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -317,9 +316,7 @@ def _state(pid: int) -> str:
 def secret_source(
     environ: Mapping[str, str], documents: Mapping[str, Mapping[str, str]]
 ) -> Callable[[str, str, str], str | None]:
-    """Where a local run finds Secrets: documents of the same file first, then a variable of the name that the pod
-    gives it.
-    """
+    """Where a local run finds Secrets: documents of the same file, then a variable of the pod's name for it."""
 
     def secret(name: str, key: str, variable: str) -> str | None:
         return documents.get(name, {}).get(key) or environ.get(variable)

@@ -19,9 +19,7 @@ QUERY_SECONDS: Final = 15.0
 
 @dataclass(frozen=True)
 class LocalGpu:
-    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class if the table
-    knows it.
-    """
+    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class or None."""
 
     index: str
     vendor: str  # "nvidia" or "amd"

@@ -253,9 +253,7 @@ def dump(documents: list[dict[str, Any]]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that kubectl would read as something else, writes long texts as blocks, repeats instead of
-    aliasing.
-    """
+    """Quotes every text that kubectl would read as something else, writes texts of lines as blocks, uses no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Anchors are for people who write YAML by hand."""

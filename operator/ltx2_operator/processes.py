@@ -101,9 +101,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Process:
-    """How to start one pod. grace: seconds between SIGTERM and SIGKILL. files: content by path, written before the
-    start.
-    """
+    """How to start one pod. grace: seconds between SIGTERM and SIGKILL. files: content by path, written first."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -362,9 +360,7 @@ def _devices(container: Mapping[str, Any], index: int, machine: Machine) -> dict
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:
-    """A program on PATH, else in the folder of scripts beside this interpreter (a virtual environment that is not
-    activated).
-    """
+    """A program on PATH, else in the folder of scripts beside this interpreter (a venv that is not activated)."""
     beside = Path(sys.executable).parent
     found = shutil.which(name, path=env.get("PATH", os.defpath)) or shutil.which(name, path=str(beside))
     if found is None:

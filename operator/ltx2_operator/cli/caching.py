@@ -64,9 +64,7 @@ def _show(workspace: Workspace) -> int:
 
 
 def _free(workspace: Workspace, dry_run: bool) -> int:
-    """Remove entries of no run that are older than an hour. Raises UsageError while a run of this workspace is under
-    way.
-    """
+    """Remove entries of no run that are older than an hour. Raises UsageError while a run is under way here."""
     for path in (workspace.root / "runs").glob(f"*/{LOCK_FILE}"):
         if _held(path):
             raise UsageError(f"{path.parent.name} is running; free the cache after it")

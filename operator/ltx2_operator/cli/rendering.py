@@ -14,9 +14,7 @@ from ltx2_operator.pods import Settings
 
 
 def render(args: Namespace) -> int:
-    """Print ConfigMaps, claim, Service and the first attempt's Jobs. `auto` takes the cheapest fitting GPU of this
-    machine.
-    """
+    """Print ConfigMaps, claim, Service and the first attempt's Jobs. `auto` looks at this machine."""
     order = inputs.from_manifest(manifest.training(manifest.load(args.file)), args.workspace)
     for correction in order.corrections:
         print(f"corrected: {correction}", file=sys.stderr)

@@ -16,15 +16,13 @@ from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator import accept, conditions, local, manifest
 from ltx2_operator.attempts import Event
 from ltx2_operator.cli import inputs
-from ltx2_operator.cli.words import plan_lines, summary_lines
+from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
 from ltx2_operator.machine import as_machine, detect, free_port
 from ltx2_operator.pods import Settings
 from ltx2_operator.standin import LocalJobs
 
 # What the job itself does not say on the terminal.
-TOLD: Final = frozenset(
-    {"AttemptFailed", "GPUOutOfMemory", "Preempted", "Superseded", "Resumed", "Rejected", "Retried"}
-)
+TOLD: Final = frozenset({"AttemptFailed", "GPUOutOfMemory", "Preempted", "Superseded", "Rejected", "Retried"})
 
 
 def run(args: Namespace) -> int:
@@ -67,7 +65,7 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
         walk = local.LocalRun(obj, folder.root, jobs, settings, local.Interrupts(), _tell, order.model)
         plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
         cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
-        for line in plan_lines(order, plan, cache_plan, settings.metrics_port, (old or {}).get("status") or {}):
+        for line in plan_lines(order, plan, cache_plan, settings.metrics_port):
             _say(line)
         with walk.interrupts.listen():
             try:
@@ -114,7 +112,7 @@ def _end(order: inputs.Order, status: Mapping[str, Any], code: int, command: str
     elif code in (exitcodes.STOPPED, exitcodes.STOPPED_UNSAVED) and conditions.is_true(
         status["conditions"], "Suspended"
     ):
-        step = (status.get("checkpoint") or {}).get("step")
+        step = newest_step(order.folder)
         _say(f"{name} is paused" + (f" at step {step}" if step else "") + f"; the same command goes on: {command}")
     elif code == exitcodes.NO_INPUT:
         _warn(f"{name} waits for data: {local.failure_sentence(status)}; put the clips there and type the same command")

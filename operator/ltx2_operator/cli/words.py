@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_job.workspace import RunFolder, read_json
-from ltx2_operator.accept import GIB
+from ltx2_operator.accept import size_text
 from ltx2_operator.cli.inputs import Order
 from ltx2_operator.conditions import duration_text, gpu_text
 from ltx2_operator.status import Plan
@@ -24,33 +24,40 @@ def total_steps(order: Order) -> int | None:
     return int(order.resolved.training.max_train_steps or 0) or None
 
 
-def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int, before: Mapping[str, Any]) -> list[str]:
+def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int) -> list[str]:
     """The accepted plan: GPU, memory, prediction, datasets, corrections; what it goes on from; where to look."""
     where = gpu_text(plan.dump(), {})
     cached = "" if cache_plan.gpu_class == plan.gpu_class else f", cache on {gpu_text(cache_plan.dump(), {})}"
     steps = total_steps(order)
     each = float(plan.predicted_seconds_per_step or 0.0)
-    predicted = [f"peak {plan.predicted_peak_bytes / GIB:.1f} GiB"]
+    predicted = [f"peak {size_text(plan.predicted_peak_bytes)}"]
     if each:
         predicted.append(
             f"{each:.3g} s/step" + (f", about {duration_text(each * steps)} for {steps} steps" if steps else "")
         )
     else:
         predicted.append("seconds per step are not known for this device" + (f", {steps} steps" if steps else ""))
+    home = "GPU" if cache_plan.device == "cuda" and cache_plan.cache_memory == "device" else "CPU"
     lines = [
         f"{order.name}: {where} of this machine{cached}",
-        f"  memory     {plan.memory}; VAE and text encoder on the {cache_plan.cache_memory}",
+        f"  memory     {plan.memory}; VAE and text encoder on the {home}",
         f"  predicted  {', '.join(predicted)}",
         f"  datasets   {datasets_text(order)}",
         f"  corrected  {'; '.join(order.corrections) or 'nothing'}",
     ]
-    step = (before.get("checkpoint") or {}).get("step")
+    step = newest_step(order.folder)
     if step:
-        lines.append(f"  goes on    from step {step} (attempt {int(before.get('attempt', 0)) + 1})")
+        lines.append(f"  goes on    from step {step}")
     lines.append(
         f"  look       http://127.0.0.1:{port}/metrics and /progress while it runs; {shown(order, order.folder.log)}"
     )
     return lines
+
+
+def newest_step(folder: RunFolder) -> int:
+    """The step of the newest complete checkpoint in a run's folder, 0 without one."""
+    names = (path.parent.name.removeprefix("step-") for path in folder.checkpoints.glob("step-*/manifest.json"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def datasets_text(order: Order) -> str:
