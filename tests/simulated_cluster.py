@@ -104,6 +104,9 @@ class Cluster:
         view = self.views[max(0, len(self.views) - 1 - stale)]
         outcome = reconcile.reconcile(copy.deepcopy(self.obj), view, self.now, SETTINGS)
         before = self.status
+        if stale == 0 and any(isinstance(action, CreateJob) for action in outcome.actions):
+            assert not [pod for pod in view.pods if is_alive(pod)], "a Job beside a live pod"
+            assert all(self.finished(job) for job in view.jobs), "a Job beside an unfinished one"
         if not lose_status:
             assert outcome.status.get("attempt", 0) >= before.get("attempt", 0), "the attempt number fell"
             assert Status.model_validate(outcome.status).dump() == outcome.status, (
@@ -136,9 +139,9 @@ class Cluster:
             if alive or running or name in self.jobs:
                 return
             stored = self.status
-            assert int(action.body["metadata"]["labels"]["ltx2.dev/attempt"]) == stored.get("attempt"), (
-                "a Job before its number"
-            )
+            labels = action.body["metadata"]["labels"]
+            named = (int(labels["ltx2.dev/attempt"]), labels["ltx2.dev/stage"])
+            assert named == (stored.get("attempt"), stored["stage"].lower()), "a Job before its number is stored"
             self.jobs[name] = {**copy.deepcopy(action.body), "status": {"startTime": stamp(self.now)}}
         elif isinstance(action, Create):
             self.others.setdefault((action.body["kind"], action.body["metadata"]["name"]), copy.deepcopy(action.body))

@@ -114,6 +114,7 @@ def drive(cluster, code=0, most=400):
             and not outcome.actions
             and outcome.requeue_after is None
         ):
+            assert cluster.active_job() is None, "an ended run still holds its GPU"
             return turn
         if cluster.active_job() is not None and not cluster.alive():
             cluster.start()

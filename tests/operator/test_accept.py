@@ -1,0 +1,78 @@
+"""Acceptance with the real configuration and sizing: one sentence that names field and remedy, before any pod."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from ltx2_operator.observed import Observed
+from ltx2_operator.pods import Settings
+from ltx2_operator.reconcile import reconcile
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+CONFIG = {
+    "pretrained_model_name_or_path": "Lightricks/LTX-2", "model_flavour": "dev", "model_type": "lora",
+    "max_train_steps": 2000, "num_train_epochs": 0,
+}  # fmt: skip
+DATASETS = [
+    {"id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "datasets/videos"}
+    | {"caption_strategy": "textfile"}
+]
+H200 = {
+    "metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-H200"}},
+    "status": {"allocatable": {"nvidia.com/gpu": "2"}},
+}
+
+
+def look(config=None, nodes=None, datasets=DATASETS, **spec):
+    obj = {
+        "apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training",
+        "metadata": {"name": "fox", "namespace": "ml", "uid": "u", "generation": 1},
+        "spec": {"gpu": {"class": "h200"}, "config": CONFIG | (config or {}), "datasets": datasets, **spec},
+    }  # fmt: skip
+    outcome = reconcile(obj, Observed(nodes=nodes), NOW, Settings())
+    accepted = next(one for one in outcome.status["conditions"] if one["type"] == "Accepted")
+    return outcome, accepted
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "reason", "words"),
+    [
+        ({"num_train_epochs": 3}, {}, "InvalidConfig", ("spec.config: ", "max_train_steps", "num_train_epochs")),
+        ({"learning_rat": 1e-4}, {}, "InvalidConfig", ("spec.config: learning_rat", "learning_rate")),
+        ({"enable_group_offload": True}, {}, "InvalidConfig", ("enable_group_offload", "not supported yet")),
+        ({}, {"datasets": []}, "InvalidConfig", ("dataset",)),
+        ({}, {"podTemplate": {"spec": {}}}, "InvalidConfig", ("spec.podTemplate: not supported yet",)),
+        ({}, {"gpu": {"class": "h20"}}, "UnsupportedGPU", ("spec.gpu.class: h20 is no GPU class; did you mean h200?",)),
+        ({}, {"gpu": {"class": "auto"}}, "UnsupportedGPU", ("auto needs to read the cluster's nodes", "ltx2 gpus")),
+        ({}, {"gpu": {"class": "rtx-4090"}}, "UnsupportedGPU", ("what would fit", "rtx-4090 has 24.0 GiB")),
+    ],
+)
+def test_an_object_that_cannot_run_says_what_to_change(config, spec, reason, words):
+    outcome, accepted = look(config, **spec)
+    assert (accepted["status"], accepted["reason"], outcome.status["state"]) == ("False", reason, "Rejected")
+    assert all(word in accepted["message"] for word in words), accepted["message"]
+    assert outcome.actions == []
+    assert [event.reason for event in outcome.events] == ["Rejected"]
+    assert outcome.status["attempt"] == 0
+
+
+def test_auto_waits_for_nodes_and_takes_what_they_offer():
+    outcome, accepted = look(nodes=[], gpu={"class": "auto"})
+    assert (accepted["reason"], outcome.requeue_after) == ("UnsupportedGPU", 60)
+    outcome, accepted = look(nodes=[H200], gpu={"class": "auto"})
+    assert (accepted["status"], outcome.status["plan"]["gpuClass"], outcome.status["gpu"]) == (
+        "True",
+        "h200",
+        "1x h200",
+    )
+
+
+def test_the_plan_stands_in_status_and_in_words():
+    outcome, accepted = look({"validation_num_video_frames": 62})
+    status = outcome.status
+    assert status["plan"]["memory"].startswith("bf16/resident/keep:")
+    assert status["cachePlan"]["stage"] == "cache"
+    assert len(status["configHash"]) == 64
+    assert [warning for warning in status["warnings"] if "62 → 57" in warning]
+    assert accepted["message"].startswith(f"1x h200, {status['plan']['memory']}, predicted peak ")
+    assert "62 → 57" in outcome.events[0].message
