@@ -1,8 +1,8 @@
 """How long a training process takes to its first step: `python benchmarks/first_step.py [RUNS]` (5).
 
-Makes a workspace with a tiny checkpoint and two synthetic clips, caches them, and then starts `ltx2-job train` RUNS times,
-each a fresh process on a fresh run folder. Measured from the start of the command to the moment its first optimizer step
-stands in metrics.jsonl. Beside it, in the same run: what its imports alone take. Prints one JSON line.
+Makes a workspace with a tiny checkpoint and two synthetic clips, caches them, and then starts `ltx2-job train` RUNS
+times, each a fresh process on a fresh run folder. Measured from the start of the command to the moment its first
+optimizer step stands in metrics.jsonl. Beside it, in the same run: what its imports alone take. Prints one JSON line.
 """
 
 import json

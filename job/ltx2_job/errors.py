@@ -80,13 +80,13 @@ class GPUOutOfMemoryError(JobError):
     exit_code = exitcodes.GPU_OUT_OF_MEMORY
 
 
-class Stopped(JobError):  # noqa: N818 - an end, not a mistake
+class Stopped(JobError):  # an end, not a mistake
     """Told to stop; everything up to here is on disk."""
 
     exit_code = exitcodes.STOPPED
 
 
-class Superseded(JobError):  # noqa: N818 - an end, not a mistake
+class Superseded(JobError):  # an end, not a mistake
     """A newer attempt owns this run folder."""
 
     exit_code = exitcodes.SUPERSEDED

@@ -1,7 +1,7 @@
 """The one table of exit codes. It is total: every code from 0 to 255 has a meaning, a class and a verdict.
 
-The operator imports this module (it holds no torch), so that a pod's code and the operator's verdict cannot drift apart.
-Codes 64-78 follow BSD sysexits where one fits; 128+n is death by signal n.
+The operator imports this module (it holds no torch), so that a pod's code and the operator's verdict cannot drift
+apart. Codes 64-78 follow BSD sysexits where one fits; 128+n is death by signal n.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Action(StrEnum):
     FAIL = "Fail"  # terminal until spec.retries rises
     RETRY = "Retry"  # a new attempt that counts against spec.retries
     RETRY_UNCOUNTED = "RetryUncounted"  # a new attempt that does not count (bounded by the operator)
-    LOWER_MEMORY_PLAN = "LowerMemoryPlan"  # a new, uncounted attempt with the next smaller memory plan; terminal if none
+    LOWER_MEMORY_PLAN = "LowerMemoryPlan"  # a new, uncounted attempt with the next smaller plan; terminal if none
     WAIT_FOR_DATA = "WaitForData"  # uncounted, holds no GPU while waiting
     IGNORE = "Ignore"  # a newer attempt owns the run; nothing is decided from this one
 
@@ -62,7 +62,7 @@ _ROWS: Final = (
     ExitCode(HOST_OUT_OF_MEMORY, Action.FAIL, "HostOutOfMemory", "the host's memory limit was reached"),
     ExitCode(GPU_OUT_OF_MEMORY, Action.LOWER_MEMORY_PLAN, "GPUOutOfMemory", "the GPU's memory was exhausted"),
     ExitCode(STOPPED, Action.RETRY_UNCOUNTED, "Stopped", "told to stop, checkpoint written"),
-    ExitCode(STOPPED_UNSAVED, Action.RETRY_UNCOUNTED, "StoppedUnsaved", "told to stop, checkpoint not finished in time"),
+    ExitCode(STOPPED_UNSAVED, Action.RETRY_UNCOUNTED, "StoppedUnsaved", "told to stop, no checkpoint in time"),
     ExitCode(SUPERSEDED, Action.IGNORE, "Superseded", "a newer attempt owns this run"),
     ExitCode(128, Action.FAIL, "InvalidImage", "the container could not start its command"),
     ExitCode(134, Action.RETRY, "AppError", "aborted (SIGABRT)"),

@@ -34,7 +34,7 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder that relative paths of a configuration resolve in: /workspace in pods, the current folder elsewhere."""
+    """The folder that relative paths of a configuration resolve in: /workspace in pods, else the current folder."""
 
     root: Path
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from clips import demo_clips
 
 

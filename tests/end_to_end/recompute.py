@@ -1,10 +1,11 @@
-"""Recompute a run's held-out loss from its exported files alone, with stock diffusers. A process of its own; no ltx2 import.
+"""Recompute a run's held-out loss from its exported files alone: a process of its own, stock diffusers, no ltx2 import.
 
-    python recompute.py MODEL.safetensors RUN_FOLDER SEED  ->  one JSON line {"base", "official", "diffusers", "clips"}
+    python recompute.py MODEL.safetensors RUN_FOLDER SEED  ->  one JSON line {"base", "official", "diffusers"}
 
-Reads what a user has: the model file, index.json with the cache beside it, lora.safetensors. The held-out question is that of
-docs/training.md: noise levels 0.1, 0.3, 0.5, 0.7, 0.9, 0.97 alike for video and audio, noise from Philox generators keyed by
-blake2b of "seed\\0held-out\\0clip id\\0" + "0\\0role". Every clip must have sound: stock diffusers cannot mute one.
+Reads what a user has: the model file, index.json with the cache beside it, both LoRA files. The held-out question is
+that of docs/training.md: noise levels 0.1, 0.3, 0.5, 0.7, 0.9, 0.97 alike for video and audio, noise from Philox
+generators keyed by blake2b of "seed\\0held-out\\0clip id\\0" + "0\\0role". Every clip must have sound: stock diffusers
+cannot mute one.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The README's promise as tests: one manifest, run by the shipped command, trains; and the numbers mean what they say."""
+"""The README's promise as tests: one manifest, run by the shipped command, trains; and its numbers are true."""
 
 import json
 import os
@@ -41,8 +41,9 @@ def ltx2(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str
     """Run the shipped command as a user does; fails with all it printed if the exit code is another."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LTX2")}
     done = subprocess.run(
-        [LTX2, *map(str, arguments)], text=True, capture_output=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=600
-    )
+        [LTX2, *map(str, arguments)],
+        text=True, capture_output=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=600,
+    )  # fmt: skip
     assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -86,7 +87,9 @@ def test_it_leaves_every_file_of_the_layout(workspace: Path, quickstart: subproc
     assert json.loads((run / "attempts" / "1.json").read_text())["exitCode"] == 0
 
 
-def test_the_validation_video_has_pictures_and_sound(workspace: Path, quickstart: subprocess.CompletedProcess[str]) -> None:
+def test_the_validation_video_has_pictures_and_sound(
+    workspace: Path, quickstart: subprocess.CompletedProcess[str]
+) -> None:
     (film,) = (workspace / "runs" / "quickstart" / "validation").glob("step-0000060/*.mp4")
     with av.open(str(film)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -96,7 +99,9 @@ def test_the_validation_video_has_pictures_and_sound(workspace: Path, quickstart
     assert frames[0].std() > 1 and sum(abs(part).sum() for part in sound) > 0
 
 
-def test_running_again_says_so_and_trains_nothing(workspace: Path, quickstart: subprocess.CompletedProcess[str]) -> None:
+def test_running_again_says_so_and_trains_nothing(
+    workspace: Path, quickstart: subprocess.CompletedProcess[str]
+) -> None:
     lora = workspace / "runs" / "quickstart" / "lora.safetensors"
     before = lora.stat().st_mtime_ns
     again = ltx2("run", MANIFEST, "--workspace", workspace)

@@ -26,11 +26,14 @@ class ModelKeys(BaseModel):
     )
     pretrained_model_name_or_path: Text = key(
         "Lightricks/LTX-2",
-        "the checkpoint: a combined .safetensors file, a diffusers folder or a Hub repository",
+        "path of the checkpoint in the workspace: a combined .safetensors file or a diffusers folder; a Hub repository "
+        "is not downloaded yet: put its files at that path",
         GUIDE,
     )
     pretrained_gemma_model_name_or_path: Text | None = key(
-        None, "the Gemma text encoder's folder or repository; unset: beside the checkpoint", GUIDE
+        None,
+        "path of the Gemma 3 folder; unset: beside the checkpoint; a Hub repository is not downloaded yet",
+        GUIDE,
     )
     ltx2_combined_filename: Text | None = later(
         None,

@@ -37,7 +37,9 @@ class OptimisationKeys(BaseModel):
     gradient_accumulation_steps: Int = key(1, "micro-batches per optimizer step", OFFICIAL, ge=1)
     num_train_epochs: Int = key(0, "passes over the data; 0: count in steps", OURS, ge=0)
     max_train_steps: Int = key(_steps, "optimizer steps; 2000 unless num_train_epochs is set", OFFICIAL, ge=0)
-    learning_rate: Float = key(1e-4, "learning rate after warm-up; 0 trains nothing, for trying things out", OFFICIAL, ge=0)
+    learning_rate: Float = key(
+        1e-4, "learning rate after warm-up; 0 trains nothing, for trying things out", OFFICIAL, ge=0
+    )
     lr_warmup_steps: Int = key(0, "optimizer steps of linear warm-up", OFFICIAL, ge=0)
     lr_scheduler: Annotated[str, one_of(names.SCHEDULERS, names.SCHEDULER_ALIASES)] = key(
         _scheduler, "shape of the learning rate; constant, with warm-up where lr_warmup_steps is set", OURS
