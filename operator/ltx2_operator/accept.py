@@ -58,8 +58,8 @@ def accept(
     """Decide what an object gets.
 
     nodes: the cluster's nodes, None where they may not be read. secrets: names that exist, None where they may not be
-    read.
-    model: sizes of the checkpoint where it can be looked at, else sizing's knowledge of the flavour. Raises Rejected.
+    read. model: sizes of the checkpoint where it can be looked at, else sizing's knowledge of the flavour. Raises
+    Rejected.
     """
     name = str(obj["metadata"].get("name", ""))
     if len(name) > NAME_MAX:

@@ -1,9 +1,8 @@
 """Conditions of an LTX2Training, its one-word state and the strings that kubectl prints.
 
 Conditions follow the Kubernetes API conventions: one entry per type, written at first sight, `lastTransitionTime`
-moves only
-when `status` flips, `observedGeneration` says which spec was looked at. Types and reasons are a closed vocabulary, so
-that tools and people can grep for them; an unknown one is a defect and raises.
+moves only when `status` flips, `observedGeneration` says which spec was looked at. Types and reasons are a closed
+vocabulary, so that tools and people can grep for them; an unknown one is a defect and raises.
 """
 
 from collections.abc import Mapping, Sequence

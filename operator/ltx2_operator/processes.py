@@ -1,9 +1,8 @@
 """A pod template as a process of this machine: argv, environment, files. All of it comes from the rendered Job.
 
 Every field of a Job is honoured, or stands below with a word why it has no meaning for a process, or is refused by
-name.
-Values of args, env and workingDir that begin with a mountPath (or the terminationMessagePath) get the folder in its
-place, and the stable host names of an Indexed Job's pods become this machine; nothing else is changed.
+name. Values of args, env and workingDir that begin with a mountPath (or the terminationMessagePath) get the folder in
+its place, and the stable host names of an Indexed Job's pods become this machine; nothing else is changed.
 """
 
 import os
@@ -205,9 +204,8 @@ def translate(
     """The process of one pod of a checked Job.
 
     pod: the pod object that runs (name, uid, labels). root: an empty folder of this pod's own. workspace: what claims
-    stand
-    for. secret: (Secret, key, name of the variable) -> value or None. Raises CannotHonourError, SecretMissingError,
-    GpusMissingError, UnavailableError (program not found).
+    stand for. secret: (Secret, key, name of the variable) -> value or None. Raises CannotHonourError,
+    SecretMissingError, GpusMissingError, UnavailableError (program not found).
     """
     template = job["spec"]["template"]["spec"]
     container = template["containers"][0]

@@ -1,9 +1,8 @@
 """Rank 0's progress page: read it, check it, take its numbers over.
 
 The page comes from a pod that runs a user's training: untrusted input. It is cut at 4 KiB, each value is checked for
-type and
-range, and it may set numbers, a checkpoint and the condition Progressing, never anything that decides. A page that
-cannot be read says nothing about the run: no error follows from it.
+type and range, and it may set numbers, a checkpoint and the condition Progressing, never anything that decides. A
+page that cannot be read says nothing about the run: no error follows from it.
 """
 
 import http.client

@@ -62,6 +62,12 @@ def test_the_number_of_an_attempt_is_stored_before_its_job_is_created():
     assert not [action for action in first.actions if isinstance(action, CreateJob)]
     assert first.requeue_after == 0
     assert [type(action).__name__ for action in cluster.look().actions] == ["Create", "Create", "CreateJob"]
+    cluster.start()
+    cluster.settle()
+    cluster.end(0)
+    second = cluster.look(lose_status=True)
+    assert second.status["stage"] == "Train"
+    assert not [action for action in second.actions if isinstance(action, CreateJob)]
 
 
 def test_no_job_is_created_while_a_pod_of_this_name_lives_whatever_its_uid():

@@ -1,9 +1,8 @@
 """reconcile under random histories: lost writes, stale views, pods that end in every way, users who change their minds.
 
 Invariants that the simulated cluster checks at every look: the attempt number never falls, no Job is created before
-its number
-is stored, every status is one that its definition takes. Here: never two live attempts, what has ended stays ended,
-budgets hold, and every history ends once the world behaves.
+its number is stored, every status is one that its definition takes. Here: never two live attempts, what has ended
+stays ended, budgets hold, and every history ends once the world behaves.
 """
 
 import copy
