@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 _MODELS = ROOT / "job" / "ltx2_job" / "models"
 # What decides the bytes of a tiny model.
 _SOURCES = ("tiny.py", "tiny_clips.py", "tiny_file.py", "tiny_gemma.py", "tiny_header.py", "layout.py", "mel.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts what it puts into the background with SIGINT ignored: a test's Ctrl-C would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _tiny(version: str) -> Path:

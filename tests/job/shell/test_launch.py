@@ -117,12 +117,10 @@ def test_sigterm_is_passed_on_once_and_85_comes_back(tmp_path, monkeypatch):
 def test_one_ctrl_c_reaches_the_workers_once_as_sigint(tmp_path):
     """The terminal signals the whole group; workers have a session of their own and get the launcher's copy."""
     script = """
-    seen = []
-    signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     assert os.getsid(0) == os.getpid()
     os.kill(launcher, signal.SIGINT)
-    while not seen:
-        signal.pause()
+    signal.sigwait([signal.SIGINT])
     sys.exit(85)
     """
     assert launch(tmp_path, script) == exitcodes.STOPPED
