@@ -70,8 +70,12 @@ def test_the_number_of_an_attempt_is_stored_before_its_job_is_created():
     assert not [action for action in second.actions if isinstance(action, CreateJob)]
 
 
-def test_no_job_is_created_while_a_pod_of_this_name_lives_whatever_its_uid():
+@pytest.mark.parametrize("opened", [False, True])
+def test_no_job_is_created_while_a_pod_of_this_name_lives_whatever_its_uid(opened):
     cluster = Cluster()
+    if opened:
+        cluster.look()
+        assert cluster.status["attempt"] == 1
     cluster.pods["old"] = {
         "metadata": {
             "name": "old",
