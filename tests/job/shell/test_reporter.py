@@ -166,6 +166,19 @@ def test_the_pages_are_served_while_it_runs_and_no_longer(tmp_path):
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
+def test_the_served_page_is_never_longer_than_a_termination_message(tmp_path):
+    """Five long warnings about clips with four-byte names. Catches a page that is only cut where it is written."""
+    setup = Setup(tmp_path, port=0)
+    for index in range(5):
+        setup.reporter.warn(f"{index}" + "🟫" * 400)
+    setup.reporter.checkpoint(5, setup.run.checkpoints / ("🟫" * 200), 1.0)
+    raw = urllib.request.urlopen(f"http://127.0.0.1:{setup.reporter.server.port}/progress", timeout=5).read()
+    setup.reporter.close(80, "🟫" * 3000)
+    for page in (raw, setup.log.read_bytes()):
+        assert len(page) <= 4096, "what Kubernetes keeps of a termination message, and what the operator reads"
+        assert json.loads(page)["checkpoint"]["step"] == 5
+
+
 def test_a_port_that_is_taken_is_a_warning_not_an_end(tmp_path):
     """Two runs on one machine: the second trains on, and says what it lacks. Catches both a crash and silence."""
     with socket.socket() as other:
