@@ -22,6 +22,7 @@ VERBS: Final = {
     "inspect": "say what a .safetensors file holds",
     "tiny": "write a tiny LTX-2 checkpoint with random weights, for trying things out",
     "config": "print the reference of all keys, or check a configuration",
+    "store": "show what the cache of a workspace holds, or free what no run uses",
 }
 
 
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path, metavar="FILE", help="a checkpoint, a LoRA or a file of the cache")
     _tiny(verb("tiny", "ltx2-job tiny models/tiny --version 2.3"))
     _config(verb("config", "ltx2-job config check config/config.json"))
+    _store(verb("store", "ltx2-job store gc --dry-run"))
     return parser
 
 
@@ -136,6 +138,15 @@ def _config(parser: argparse.ArgumentParser) -> None:
         "--datasets", type=Path, metavar="FILE", help="the dataset file (the one that config.json names)"
     )
     _workspace(check)
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", metavar="ls|gc", required=True, parser_class=Parser)
+    listing = what.add_parser("ls", help="items and bytes by kind")
+    free = what.add_parser("gc", help="remove items that no run's index refers to")
+    free.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    for one in (listing, free):
+        _workspace(one)
 
 
 def _number(text: str, kind: type[int] | type[float], fits: Callable[[float], bool], wanted: str) -> float:

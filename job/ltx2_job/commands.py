@@ -171,6 +171,33 @@ def config(args: Namespace) -> None:
     print(f"{args.file}: runs ({len(resolved.datasets)} datasets)")
 
 
+def store(args: Namespace) -> None:
+    """Show what the stores of a workspace hold, or free what no run's index refers to."""
+    from ltx2_job.caching import manage
+
+    workspace = Workspace(args.workspace)
+    if args.what == "gc":
+        freed = manage.collect(workspace, dry_run=args.dry_run)
+        print(f"{freed.items} items, {_size(freed.bytes)} {'would be ' if args.dry_run else ''}freed")
+        return
+    holdings = manage.listing(workspace)
+    for held in holdings:
+        unused = f"{held.unused_items} unused, {_size(held.unused_bytes)}" if held.unused_items else "all in use"
+        print(f"{held.root}/{held.kind}: {held.items} items, {_size(held.bytes)} ({unused})")
+    if not holdings:
+        print(f"{workspace.cache}: empty")
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
 def end(error: BaseException, workspace: Path | None) -> int:
     """Print how a tool ended (with the traceback only for a defect of ours) and return its exit code."""
     how = ending(error, workspace)

@@ -98,7 +98,6 @@ def test_verbs_of_a_cluster_are_not_listed_yet(capsys):
         ([], "see `ltx2 --help`"),
         (["run"], "FILE; see `ltx2 run --help`"),
         (["run", "a.yaml", "--stpes=3"], "--stpes=3: not known to `ltx2 run`"),
-        (["cache"], "see `ltx2 cache --help`"),
     ],
 )
 def test_usage_mistakes_are_64_and_name_the_way(argv, words, capsys):
@@ -285,46 +284,16 @@ def test_gpus_lists_the_table_and_this_machine(here, capfd):
     assert "this machine: no GPU" in out
 
 
-def test_cache_is_shown_and_what_no_run_names_is_freed(here, capfd):
-    for kind, key, age in (
-        ("video", "aa11", 7200),
-        ("video", "bb22", 7200),
-        ("text", "cc33", 7200),
-        ("text", "dd44", 10),
-    ):
-        path = here / "cache" / kind / key[:2] / f"{key}.safetensors"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"x" * 1024)
-        os.utime(path, (time.time() - age,) * 2)
-    run = here / "runs/fox"
-    run.mkdir(parents=True)
-    index = {
-        "samples": [{"video_key": "aa11", "audio_key": None, "text_keys": ["cc33"]}],
-        "prompts": {"empty": {"key": "ee"}},
-    }
-    (run / "index.json").write_text(json.dumps(index))
-    assert main(["cache", "ls"]) == 0
-    assert re.search(r"video\s+2\s+2.0 KiB\s+1\s+1.0 KiB", capfd.readouterr().out)
-    assert main(["cache", "gc", "--dry-run"]) == 0
-    assert "1 entries, 1.0 KiB would be freed" in capfd.readouterr().out
-    from ltx2_operator.local import locked
-
-    with locked(run):
-        assert main(["cache", "gc"]) == 64
-    assert main(["cache", "gc"]) == 0
-    assert sorted(path.stem for path in (here / "cache").rglob("*.safetensors")) == ["aa11", "cc33", "dd44"]
-    assert main(["cache", "gc", "--workspace", str(here / "nowhere")]) == 0
-
-
-def test_tools_of_the_job_are_passed_through_with_their_exit_code(here):
+@pytest.mark.parametrize(("typed", "passed"), [("inspect", "inspect"), ("cache", "store")])
+def test_tools_of_the_job_are_passed_through_with_their_exit_code(here, typed, passed):
     program = here.parent / "bin" / "ltx2-job"
     program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\nsys.exit(7)\n")
     done = subprocess.run(
-        [sys.executable, "-m", "ltx2_operator.cli", "inspect", "a b", "--x"], capture_output=True, text=True,
+        [sys.executable, "-m", "ltx2_operator.cli", typed, "a b", "--x"], capture_output=True, text=True,
         check=False, cwd=here,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)},
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (7, "['inspect', 'a b', '--x']\n")
+    assert (done.returncode, done.stdout) == (7, f"['{passed}', 'a b', '--x']\n")
 
 
 def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):

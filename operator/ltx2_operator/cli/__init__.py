@@ -20,15 +20,16 @@ VERBS: Final = {
     "check": ("looking", "check a manifest or a config.json and train nothing"),
     "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
     "ls": ("looking", "list the runs of a workspace"),
-    "cache": ("caching", "show what the cache of a workspace holds, or free what no run uses"),
 }
+# verb -> (verb of ltx2-job, one line of help)
 PASSED_THROUGH: Final = {
-    "config": "print the reference of all keys, or check a config.json (ltx2-job)",
-    "tiny": "write a tiny LTX-2 checkpoint for trying things out (ltx2-job)",
-    "validate": "make the validation videos of a checkpoint (ltx2-job)",
-    "export": "write a checkpoint's LoRA files (ltx2-job)",
-    "generate": "make a video from a prompt (ltx2-job)",
-    "inspect": "say what a .safetensors file holds (ltx2-job)",
+    "cache": ("store", "ls: what the cache of a workspace holds; gc: free what no run uses"),
+    "config": ("config", "print the reference of all keys, or check a config.json"),
+    "tiny": ("tiny", "write a tiny LTX-2 checkpoint for trying things out"),
+    "validate": ("validate", "make the validation videos of a checkpoint"),
+    "export": ("export", "write a checkpoint's LoRA files"),
+    "generate": ("generate", "make a video from a prompt"),
+    "inspect": ("inspect", "say what a .safetensors file holds"),
 }
 
 
@@ -42,11 +43,11 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; imports nothing but argparse."""
-    passed = "\n".join(f"    {name:20}{text}" for name, text in PASSED_THROUGH.items())
+    passed = "\n".join(f"    {name:20}{text}" for name, (_, text) in PASSED_THROUGH.items())
     parser = Parser(
         prog="ltx2",
         description="Fine-tune LTX-2: one manifest in, a LoRA out; on this machine or, unchanged, on a cluster.",
-        epilog=f"tools:\n{passed}\n\nexample:\n  ltx2 run training.yaml",
+        epilog=f"tools (run by ltx2-job):\n{passed}\n\nexample:\n  ltx2 run training.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
@@ -84,12 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser_.add_argument("file", type=Path, metavar="FILE", help=text)
     verb("gpus", "ltx2 gpus")
     ls = verb("ls", "ltx2 ls")
-    cache = verb("cache", "ltx2 cache gc --dry-run")
-    what = cache.add_subparsers(dest="what", metavar="ls|gc", required=True, parser_class=Parser)
-    entries = what.add_parser("ls", help="show entries and bytes by kind")
-    free = what.add_parser("gc", help="remove entries that no run's index names")
-    free.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    for one in (run, train, render, estimate, check, ls, entries, free):
+    for one in (run, train, render, estimate, check, ls):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
     return parser
@@ -101,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name = arguments[0] if arguments else ""
         if name in PASSED_THROUGH:
-            return _pass(arguments)
+            return _pass([PASSED_THROUGH[name][0], *arguments[1:]])
         if name and not name.startswith("-") and name not in VERBS:
             near = difflib.get_close_matches(name, [*VERBS, *PASSED_THROUGH], n=1, cutoff=0.5)
             raise UsageError(f"{name}: no such verb; " + (f"did you mean {near[0]}?" if near else "see `ltx2 --help`"))

@@ -48,9 +48,7 @@ def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int) -> list[st
     step = newest_step(order.folder)
     if step:
         lines.append(f"  goes on    from step {step}")
-    lines.append(
-        f"  look       http://127.0.0.1:{port}/metrics and /progress while it runs; {shown(order, order.folder.log)}"
-    )
+    lines.append(f"  look       http://127.0.0.1:{port}/metrics and /progress while it runs; {shown(order.folder.log)}")
     return lines
 
 
@@ -83,9 +81,10 @@ def bucket_counts(folder: RunFolder) -> Counter[str]:
     return found
 
 
-def shown(order: Order, path: Path) -> str:
-    """A path as the user would type it: relative to the workspace where it lies in it."""
-    return str(path.relative_to(order.workspace.root)) if path.is_relative_to(order.workspace.root) else str(path)
+def shown(path: Path) -> str:
+    """A path as the user would type it: relative to the current folder where it lies in it."""
+    whole = path.absolute()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
 def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, Any], file: str | None) -> list[str]:
@@ -99,15 +98,15 @@ def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, 
         losses.insert(0, f"held-out {held['start']:.4f} → {held['end']:.4f}")
     wrong = [f"{len(items)} warnings in the log" for items in [status.get("warnings") or []] if items]
     prompt = order.resolved.training.validation_prompt or "what the clips show"
-    model = order.resolved.training.pretrained_model_name_or_path
-    lora = shown(order, folder.lora)
+    model = shown(order.workspace.resolve(order.resolved.training.pretrained_model_name_or_path))
+    lora = shown(folder.lora)
     lines = [
         f"{order.name}: finished, {steps} steps in {duration_text(seconds)}, {speed}"
         + (f"; {wrong[0]}" if wrong else ""),
         f"  loss       {', '.join(losses) or 'see metrics.jsonl'}",
-        f"  LoRA       {lora} (official names), {shown(order, folder.lora_diffusers)} (diffusers)",
-        f"  look       {shown(order, folder.loss_png)}, {shown(order, folder.metrics)}, {shown(order, folder.report)}"
-        + (f", {shown(order, folder.validation)}/" if folder.validation.is_dir() else ""),
+        f"  LoRA       {lora} (official names), {shown(folder.lora_diffusers)} (diffusers)",
+        f"  look       {shown(folder.loss_png)}, {shown(folder.metrics)}, {shown(folder.report)}"
+        + (f", {shown(folder.validation)}/" if folder.validation.is_dir() else ""),
         f'  next       ltx2 generate --model {model} --lora {lora} --prompt "{prompt}" --output {order.name}.mp4',
     ]
     cluster = (
