@@ -89,7 +89,9 @@ class Index:
         try:
             raw = read_json(path)
         except FileNotFoundError as error:
-            raise NoInputError(f"{path}: the cache stage has not finished here; `ltx2 run` runs it before training") from error
+            raise NoInputError(
+                f"{path}: the cache stage has not finished here; `ltx2 run` runs it before training"
+            ) from error
         if raw.get("version") != VERSION:
             raise DataError(
                 f"{path}: index version {raw.get('version')!r}, not {VERSION}; run the cache stage of this program"
