@@ -74,6 +74,7 @@ class StagePlan:
     processes: int = 1  # per node, one per GPU
     memory: str = "fp32/resident/keep:48"
     cache_memory: str = "device"  # where VAE and text encoder run: "device" or "cpu"
+    corrections: tuple[str, ...] = ()  # what was changed of the user's configuration before it was resolved
 
     @staticmethod
     def read(page: Mapping[str, Any]) -> "StagePlan":
@@ -98,9 +99,12 @@ class StagePlan:
                 for key in ("nodes", "processes")
                 if page[key] < 1
             ]
+        corrections = page.get("corrections", [])
+        if not isinstance(corrections, list) or not all(isinstance(each, str) for each in corrections):
+            problems.append(Problem("plan.corrections", f"is {corrections!r}, not a list of texts"))
         if problems:
             raise ConfigError(problems)
-        return StagePlan(*(page[key] for key in kinds))
+        return StagePlan(*(page[key] for key in kinds), corrections=tuple(corrections))
 
 
 @dataclass
@@ -184,8 +188,9 @@ def open_stage(
         termination_log=Path(log) if log else None,
     )
     stop.on_request(stage.reporter.stopping)
-    for correction in resolved.corrections:
-        stage.reporter.warn(str(correction))
+    # Resolved files have nothing left to correct: what was corrected on the way to them stands in the plan.
+    for correction in (*plan.corrections, *map(str, resolved.corrections)):
+        stage.reporter.warn(correction)
     return stage
 
 

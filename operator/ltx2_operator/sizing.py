@@ -240,6 +240,7 @@ def _plan(
         predicted_peak_bytes=estimate.allocated(terms),
         predicted_seconds_per_step=seconds,  # type: ignore[arg-type]  # a figure becomes text on the way in
         terms=terms,
+        corrections=[str(correction) for correction in resolved.corrections][:50],
     )
 
 

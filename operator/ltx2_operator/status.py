@@ -50,6 +50,12 @@ class Plan(StatusModel):
         description="The predicted peak by part.",
         json_schema_extra={"maxProperties": 40},
     )
+    corrections: list[Sentence] = Field(
+        default_factory=list,
+        max_length=50,
+        description="What was changed of the configuration as it was written; the job tells it in its log.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
 
 
 class Condition(StatusModel):

@@ -361,3 +361,12 @@ def test_every_class_answers_with_a_plan_or_a_reason() -> None:
                 assert entry.name in str(reason)
             else:
                 assert plan.gpu_class == entry.name
+
+
+@pytest.mark.parametrize("stage", ["train", "cache"])
+def test_the_plan_tells_what_was_corrected(stage: sizing.Stage) -> None:
+    """The files of a run are resolved: only the plan can tell the job. Mutation caught: corrections that end here."""
+    spec, resolved = given(frames=61)
+    plan = sizing.size(spec, resolved, find("h200"), 0, stage)
+    assert plan.corrections == ["datasets[0].video.num_frames 61 → 57 (8k+1)"]
+    assert plan.dump()["corrections"] == plan.corrections

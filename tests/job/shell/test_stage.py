@@ -13,7 +13,7 @@ from ltx2_job.config import resolve
 from ltx2_job.errors import ConfigError, Stopped, Superseded
 from ltx2_job.fence import Owner
 from ltx2_job.reporter import LiveReporter, Reporter
-from ltx2_job.stage import Stage, StagePlan, StopFlag, ensure_same_run, open_stage
+from ltx2_job.stage import Stage, StagePlan, StopFlag, ensure_same_run, open_stage, read_files
 from ltx2_job.workspace import RunFolder
 
 
@@ -196,3 +196,38 @@ def test_signals_raise_the_flag_and_nothing_else(number):
         f"os.kill(os.getpid(), {int(number)}); os.kill(os.getpid(), {int(number)}); sys.exit(40 + flag.requested)"
     )
     assert subprocess.run([sys.executable, "-c", program], env=os.environ).returncode == 41
+
+
+# --- what was corrected, and what is not there yet -------------------------------------------------------------------
+
+
+def test_what_was_corrected_before_the_files_were_written_is_in_the_log(tmp_path):
+    """The files are resolved, so resolving them again finds nothing. Catches a correction that only the operator saw."""
+    config = {**CONFIG, "validation_num_video_frames": 49}
+    files = write_files(
+        tmp_path / "files", config, plan={**PLAN, "corrections": ["validation_num_video_frames 50 → 49"]}
+    )
+    stage = open_here(files, tmp_path)
+    stage.reporter.close(0, "done")
+    assert stage.reporter.progress.warnings == ["validation_num_video_frames 50 → 49"]
+    assert "WARNING validation_num_video_frames 50 → 49" in stage.run.log.read_text()
+
+
+def test_corrections_of_files_written_by_hand_are_in_the_log_too(tmp_path):
+    files = write_files(tmp_path / "files", {**CONFIG, "validation_num_video_frames": 50})
+    stage = open_here(files, tmp_path)
+    stage.reporter.close(0, "done")
+    assert "WARNING validation_num_video_frames 50 → 49 (8k+1)" in stage.run.log.read_text()
+
+
+def test_corrections_that_are_no_texts_are_refused(tmp_path):
+    files = write_files(tmp_path / "files", plan={**PLAN, "corrections": "frames"})
+    with pytest.raises(ConfigError, match=r"plan\.corrections: is 'frames', not a list of texts"):
+        read_files(files, tmp_path)
+
+
+def test_a_key_whose_feature_comes_later_ends_the_stage(tmp_path):
+    """Nobody else may have looked: files can be written by hand. Catches training on without the feature."""
+    files = write_files(tmp_path / "files", {**CONFIG, "vae_enable_tiling": True})
+    with pytest.raises(ConfigError, match="vae_enable_tiling: not supported yet"):
+        read_files(files, tmp_path)
