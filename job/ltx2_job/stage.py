@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -104,7 +104,7 @@ class StagePlan:
             problems.append(Problem("plan.corrections", f"is {corrections!r}, not a list of texts"))
         if problems:
             raise ConfigError(problems)
-        return StagePlan(*(page[key] for key in kinds), corrections=tuple(corrections))
+        return replace(StagePlan(*(page[key] for key in kinds)), corrections=tuple(corrections))
 
 
 @dataclass

@@ -202,11 +202,10 @@ def test_signals_raise_the_flag_and_nothing_else(number):
 
 
 def test_what_was_corrected_before_the_files_were_written_is_in_the_log(tmp_path):
-    """The files are resolved, so resolving them again finds nothing. Catches a correction that only the operator saw."""
+    """The files are resolved: resolving them again finds nothing. Catches a correction that only the operator saw."""
     config = {**CONFIG, "validation_num_video_frames": 49}
-    files = write_files(
-        tmp_path / "files", config, plan={**PLAN, "corrections": ["validation_num_video_frames 50 → 49"]}
-    )
+    plan = {**PLAN, "corrections": ["validation_num_video_frames 50 → 49"]}
+    files = write_files(tmp_path / "files", config, plan=plan)
     stage = open_here(files, tmp_path)
     stage.reporter.close(0, "done")
     assert stage.reporter.progress.warnings == ["validation_num_video_frames 50 → 49"]
