@@ -22,6 +22,21 @@ _GPU_MEMORY: Final = (
 _HOST_MEMORY: Final = ("DefaultCPUAllocator", "Cannot allocate memory", "not enough memory")
 _NO_SPACE: Final = ("No space left on device", "os error 28")
 _COLLECTIVES: Final = ("gloo/transport", "NCCL error", "Connection closed by peer", "ncclRemoteError")
+# What the extra `job` installs and the base install does not have.
+_EXTRA: Final = frozenset(
+    (
+        "torch",
+        "diffusers",
+        "transformers",
+        "tokenizers",
+        "peft",
+        "accelerate",
+        "safetensors",
+        "av",
+        "numpy",
+        "matplotlib",
+    )
+)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _UNREACHABLE: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
@@ -42,6 +57,12 @@ def ending(error: BaseException, workspace: Path | None = None) -> Ending:
         return Ending(error.exit_code, str(error))
     if isinstance(error, KeyboardInterrupt):
         return Ending(exitcodes.STOPPED, "stopped from the keyboard")
+    if isinstance(error, ModuleNotFoundError) and (missing := (error.name or "").partition(".")[0]) in _EXTRA:
+        return Ending(
+            exitcodes.CONFIG,
+            f"{missing} is not installed: this command needs the extra `job`; "
+            "pip install 'ltx2-operator[job]' (docs/install.md has the index for each GPU)",
+        )
     text, names = str(error), {kind.__name__ for kind in type(error).__mro__}
     if "OutOfMemoryError" in names or _says(error, _GPU_MEMORY):
         return Ending(exitcodes.GPU_OUT_OF_MEMORY, f"GPU out of memory: {_first_line(text)}")

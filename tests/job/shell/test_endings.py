@@ -49,6 +49,9 @@ class SafetensorError(Exception):
         (OSError(errno.ENOSPC, "No space left on device"), 73),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 73),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 73),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 78),
+        (ModuleNotFoundError("No module named 'torch.gone'", name="torch.gone"), 78),
+        (ModuleNotFoundError("No module named 'ltx2_job.gone'", name="ltx2_job.gone"), 70),
         (ValueError("x"), 70),
         (FileNotFoundError(errno.ENOENT, "No such file", "/a"), 70),
         (SystemExit(3), 70),
@@ -84,3 +87,10 @@ def test_a_full_volume_says_what_to_do():
     """Catches the bare 'No space left on device'."""
     end = ending(OSError(errno.ENOSPC, "No space left on device", "/w/cache/a"))
     assert "/w/cache/a" in end.message and "grow the claim" in end.message
+
+
+def test_a_base_install_says_what_to_install():
+    """`ltx2 tiny` and `ltx2 generate` on a machine without torch. Catches the traceback of a missing module."""
+    end = ending(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert not end.defect
+    assert end.message.startswith("torch is not installed: this command needs the extra `job`; pip install ")
