@@ -24,6 +24,7 @@ DIFFUSERS_SETTINGS: Final = "lora_adapter_metadata"  # the header entry that dif
 
 # What other trainers call their files' tensors, and why such a file is refused.
 _FOREIGN: Final = (
+    (("model.diffusion_model.",), "a model, not a LoRA", "name the LoRA file here"),
     (("lokr_", "hada_", "oft_", "lycoris_"), "a LyCORIS file", "convert it to a plain LoRA"),
     (("dora_scale", "lora_magnitude_vector"), "a DoRA file", "DoRA is not supported; use a plain LoRA"),
     (

@@ -153,6 +153,9 @@ REFUSED = {
         "ranks must agree",
     ),
     "full weights": Case({f"transformer.{LAYER}.weight": A}, "is no part of a LoRA"),
+    "model": Case(
+        {f"model.diffusion_model.{LAYER}.weight": A, "text_embedding_projection.x": B}, "is a model, not a LoRA"
+    ),
     "text path": Case({"text_embedding_projection.aggregate_embed.lora_A.weight": A}, "a LoRA of the text path"),
     "empty": Case({}, "holds no tensor"),
 }

@@ -341,3 +341,12 @@ def test_the_tiny_verb_writes_a_model(tmp_path, capsys):
     assert model.version == "2.3" and model.gemma is not None
     header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
     assert json.loads(header["__metadata__"]["config"])["transformer"]["num_layers"] == 1
+
+
+@pytest.mark.parametrize(("version", "block"), [("2.0", 29), ("2.3", 28)])
+def test_spatio_temporal_guidance_leaves_out_the_official_block(tiny20, tiny23, tmp_path, capsys, version, block):
+    """The generations differ. A tiny model does not have that block and says so: the pass would be wasted."""
+    model = tiny20 if version == "2.0" else tiny23
+    words = ["generate", "--model", str(model), "--prompt", "x", "--device", "cpu", "--stg", "1"]
+    assert main([*words, "--output", str(tmp_path / "a.mp4")]) == 64
+    assert f"--stg-block {block}: this model has blocks 0 to 1" in capsys.readouterr().err
