@@ -1,74 +1,75 @@
-"""Processes for tests by fork: they hold the parent's imports, so each starts in milliseconds.
+"""Processes for tests that start in milliseconds: forked from a server that has imported everything and done nothing.
 
-A forked child must not use OpenMP (its threads are gone), so torch is held to one thread in it.
+Not forked from the test's own process: once a backward pass has run there, autograd has threads, and no child of such a
+process can run another. So what runs is a module-level function with arguments that can be pickled.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 from ltx2_job.errors import JobError
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["ltx2_job.training.trainer", "ltx2_job.validation.t2v", "ltx2_job.commands"])
+
+Say = Callable[[str], None]
 
 
 @dataclass
 class Child:
-    """A forked process that runs one function; ends with its JobError's exit code, 70 for any other exception."""
+    """A process that runs one function; ends with its JobError's exit code, 70 for any other exception."""
 
-    pid: int
-    pipe: int  # what the child says through `say` arrives here
+    process: BaseProcess
+    pipe: Connection  # what the child says arrives here
 
     def wait(self, seconds: float = 120.0) -> int:
         """Its exit code; minus the signal's number where one ended it. Kills it after `seconds`."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                os.close(self.pipe)
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.002)
-        self.kill()
-        raise TimeoutError(f"child {self.pid} did not end within {seconds} s")
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.kill()
+            raise TimeoutError(f"child {self.process.pid} did not end within {seconds} s")
+        return self.process.exitcode
 
     def word(self) -> str:
         """The next word that the child says; empty when it has ended."""
-        heard = b""
-        while not heard.endswith(b"\n"):
-            part = os.read(self.pipe, 1)
-            if not part:
-                return ""
-            heard += part
-        return heard.decode().strip()
+        try:
+            return str(self.pipe.recv())
+        except EOFError:
+            return ""
 
     def kill(self) -> int:
         """SIGKILL, and wait; the code is 0 where it had ended by itself."""
-        os.kill(self.pid, signal.SIGKILL)
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.pipe)
-        return os.waitstatus_to_exitcode(status)
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode or 0
 
 
-def fork(function: Callable[[Callable[[str], None]], None]) -> Child:
-    """Run `function(say)` in a child; `say(word)` sends a word to the parent."""
-    sys.stdout.flush(), sys.stderr.flush()
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        return Child(pid, reading)
+def fork(function: Callable[..., None], *arguments: Any) -> Child:
+    """Run `function(say, *arguments)` in a child; `say(word)` sends a word to the parent."""
+    hearing, saying = _SERVER.Pipe(duplex=False)
+    process = _SERVER.Process(target=_run, args=(saying, function, arguments), daemon=True)
+    process.start()
+    saying.close()
+    return Child(process, hearing)
+
+
+def _run(pipe: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     code = 70
     try:
-        os.close(reading)
         import torch
 
-        torch.set_num_threads(1)
-        function(lambda word: _say(writing, word))
+        torch.set_num_threads(1)  # a forked child has lost OpenMP's threads
+        function(lambda word: _say(pipe, word), *arguments)
         code = 0
     except JobError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -76,13 +77,14 @@ def fork(function: Callable[[Callable[[str], None]], None]) -> Child:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush(), sys.stderr.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
-def _say(pipe: int, word: str) -> None:
+def _say(pipe: Connection, word: str) -> None:
     try:
-        os.write(pipe, f"{word}\n".encode())
+        pipe.send(word)
     except BrokenPipeError:
         return  # nobody listens any more
 
@@ -91,4 +93,4 @@ def free_port() -> int:
     """A TCP port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from forks import Child, fork
+from forks import Child, Say, fork
 from ltx2_job import checkpoint, commands
 from ltx2_job.config import resolve
 from ltx2_job.stage import StopFlag, open_stage
@@ -89,20 +89,21 @@ def prepare(root: Path, model: Path) -> Path:
 
 def start(root: Path, files: Path, name: str, attempt: int) -> Child:
     """One attempt, cache and train, that tells each phase it enters."""
+    return fork(attempt_of, root, files, name, attempt)
 
-    def run(say: Callable[[str], None]) -> None:
-        for stage_name in ("cache", "train"):
-            stage = open_stage(stage_name, files, root, name, attempt, StopFlag(), {})
-            original = stage.reporter.state
 
-            def state(phase: str, original: Callable[[str], None] = original) -> None:
-                original(phase)
-                say(phase)
+def attempt_of(say: Say, root: Path, files: Path, name: str, attempt: int) -> None:
+    """What `start` runs in the child."""
+    for stage_name in ("cache", "train"):
+        stage = open_stage(stage_name, files, root, name, attempt, StopFlag(), {})
+        original = stage.reporter.state
 
-            stage.reporter.state = state  # type: ignore[method-assign]
-            commands.STAGES[stage_name](stage)
+        def state(phase: str, original: Callable[[str], None] = original) -> None:
+            original(phase)
+            say(phase)
 
-    return fork(run)
+        stage.reporter.state = state  # type: ignore[method-assign]
+        commands.STAGES[stage_name](stage)
 
 
 def result(run: RunFolder) -> dict[str, str]:
@@ -168,8 +169,6 @@ def main() -> int:
     from ltx2_job.models.tiny import write_tiny
 
     wrong, kills = 0, chosen(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    import ltx2_job.training.trainer  # noqa: F401 - so that the children need not
-
     with TemporaryDirectory() as folder:
         root = Path(folder)
         whole = unbroken(root / "unbroken", write_tiny(root / "models"))

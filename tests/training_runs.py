@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,37 @@ def make_stage(
         rank=rank, world=world, local_rank=rank, digest=resolved.digest, stop=StopFlag(),
         reporter=reporter or Recorder(run.metrics),
     )  # fmt: skip
+
+
+def train_rank(
+    say: Callable[[str], None],
+    root: Path,
+    model: Path,
+    samples: list[Sample],
+    rank: int,
+    world: int,
+    port: int,
+    tell: int | None,
+    settings: dict[str, Any],
+) -> None:
+    """One rank of a training, for a child process; rank 1 is told to stop after step `tell`."""
+    from ltx2_job.training.trainer import run_training
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
+    stage = make_stage(root, model, samples, rank=rank, world=world, **settings)
+    if rank:
+        stage.reporter = Reporter()
+    if rank == 1 and tell is not None:
+        original = stage.reporter.step
+
+        def step(number: int, *rest: Any) -> None:
+            original(number, *rest)
+            if number == tell:
+                stage.stop.request()
+
+        stage.reporter.step = step  # type: ignore[method-assign]
+    # As in a pod: rank 0 alone makes videos, so it alone has something to do at these steps.
+    run_training(stage, (lambda model, step: []) if rank == 0 else None)
 
 
 class Recorder(Reporter):

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 
-# The forked children hold what their parent has imported.
-import ltx2_job.training.trainer
-import ltx2_job.validation.t2v  # noqa: F401
 from kills import Whole, broken, chosen, unbroken
 
 

@@ -1,7 +1,6 @@
 """Two gloo processes end where one ends with the same global batch, and leave together when one is told to stop."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,8 @@ from safetensors.torch import load_file
 from forks import Child, fork, free_port
 from ltx2_job import checkpoint, exitcodes
 from ltx2_job.models.transformer import LTX2Transformer
-from ltx2_job.reporter import Reporter
-from ltx2_job.stage import Stage
 from ltx2_job.training.adapters import AdapterSet
-from ltx2_job.training.trainer import run_training
-from training_runs import clip, make_stage
+from training_runs import clip, make_stage, train_rank
 
 CLIPS = [clip("a"), clip("b", sounding=False), clip("c"), clip("d", sounding=False), clip("e", frames=17, audio=17)]
 
@@ -26,29 +22,8 @@ CLIPS = [clip("a"), clip("b", sounding=False), clip("c"), clip("d", sounding=Fal
 def start(root: Path, model: Path, world: int, tell: int | None = None, **settings: Any) -> list[Child]:
     """One training of `world` processes; rank 1 is told to stop after step `tell`."""
     port = free_port()
-
-    def worker(rank: int, stage: Stage) -> Callable[[Callable[[str], None]], None]:
-        def run(say: Callable[[str], None]) -> None:
-            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
-            if rank:
-                stage.reporter = Reporter()
-            if rank == 1 and tell is not None:
-                original = stage.reporter.step
-
-                def step(number: int, *rest: Any) -> None:
-                    original(number, *rest)
-                    if number == tell:
-                        stage.stop.request()
-
-                stage.reporter.step = step  # type: ignore[method-assign]
-            # As in a pod: rank 0 alone makes videos, so it alone has something to do at these steps.
-            run_training(stage, (lambda model, step: []) if rank == 0 else None)
-
-        return run
-
-    return [
-        fork(worker(rank, make_stage(root, model, CLIPS, rank=rank, world=world, **settings))) for rank in range(world)
-    ]
+    make_stage(root, model, CLIPS, world=world, **settings)  # every rank finds the cache filled
+    return [fork(train_rank, root, model, CLIPS, rank, world, port, tell, settings) for rank in range(world)]
 
 
 def weights(root: Path, name: str) -> torch.Tensor:
