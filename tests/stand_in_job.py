@@ -1,8 +1,8 @@
 """A program named ltx2-job that only pretends: for tests of what starts it, sees it end, and stops it.
 
 `install(folder)` puts it there. A run looks into <workspace>/behaviour.json for "<stage>-<attempt>" (or "<stage>"):
-{"exit": code, "word": {...}, "wait": seconds until SIGTERM, "deaf": true to ignore SIGTERM, "kill": true to die of
-SIGKILL, "no_result": true, "rank": {"1": {...}}}. Every start is a line in <workspace>/calls.jsonl: argv, environment,
+{"exit": code, "word": {...}, "after": number of starts to wait for, "wait": seconds until SIGTERM, "deaf": true to
+ignore SIGTERM, "kill": true to die of SIGKILL, "no_result": true, "rank": {"1": {...}}}. Every start is a line in <workspace>/calls.jsonl: argv, environment,
 working folder, the mounted files.
 """
 
@@ -53,6 +53,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: leave(85, checkpoint=CHECKPOINT))
+    while len((workspace / "calls.jsonl").read_text().splitlines()) < what.get("after", 0):
+        time.sleep(0.01)
     if "wait" in what:
         (workspace / f"ready-{stage}-{attempt}").touch()
         end = time.monotonic() + what["wait"]

@@ -260,7 +260,7 @@ def test_children_of_a_process_end_with_it(place):
 def test_two_nodes_are_two_indexed_processes_and_one_that_fails_ends_the_other(place):
     clock = Clock()
     jobs = jobs_of(place, clock)
-    behave(place, train={"rank": {"0": {"wait": 60}, "1": {"exit": 70}}})
+    behave(place, train={"rank": {"0": {"wait": 60}, "1": {"after": 2, "exit": 70}}})
     verdict = run_job(place, jobs, clock, *rendered(nodes=2))
     assert (verdict.reason, verdict.exit_code) == ("AppError", 70)
     found = calls(place)
