@@ -2,8 +2,8 @@
 
 `install(folder)` puts it there. A run looks into <workspace>/behaviour.json for "<stage>-<attempt>" (or "<stage>"):
 {"exit": code, "word": {...}, "after": number of starts to wait for, "wait": seconds until SIGTERM, "deaf": true to
-ignore SIGTERM, "kill": true to die of SIGKILL, "no_result": true, "rank": {"1": {...}}}. Every start is a line in <workspace>/calls.jsonl: argv, environment,
-working folder, the mounted files.
+ignore SIGTERM, "kill": true to die of SIGKILL, "no_result": true, "rank": {"1": {...}}}. Every start is a line in
+<workspace>/calls.jsonl: argv, environment, working folder, the mounted files.
 """
 
 import json
