@@ -29,6 +29,7 @@ from watch import Watch
 GIB = 2**30
 RATE, NO_RATE = 1e-3, 1e-30  # the configuration refuses 0; 1e-30 moves no bf16 or fp32 weight of this size
 HOST_LIMIT = 8 * GIB
+RATES = {"rate-1e-3": "1e-3", "rate-0": "0 (as 1e-30)"}
 
 
 def main() -> int:
@@ -116,7 +117,7 @@ class Run:
 
     def child(self, name: str, command: list[str]) -> dict[str, Any]:
         """Run a process to its end: exit code, seconds, largest memory of the host and the GPU while it ran."""
-        self.say(f"== {name}: {self.left():.0f} s left: {' '.join(command[1:])}")
+        self.say(f"== {name}: {self.left():.0f} s left")
         began = time.monotonic()
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -195,7 +196,7 @@ def table(scale: Scale, found: dict[str, list[dict[str, Any]]], failures: list[s
               "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for job in found.get("job", []):
         lines.append(
-            f"| {job['name'].removeprefix('rate-')} | {job['median']:.3f} | {job['host'] / GIB:.2f} GiB "
+            f"| {RATES[job['name']]} | {job['median']:.3f} | {job['host'] / GIB:.2f} GiB "
             f"| {job['system'] / GIB:.2f} GiB | {job['gpu'] / GIB:.1f} GiB | {job['seconds']}; {job['first']} "
             f"| {job['losses'][0]:.5f}, {job['losses'][-1]:.5f} | {job['held_out'][0]:.5f}, {job['held_out'][-1]:.5f} |"
         )

@@ -237,6 +237,8 @@ def timed(program: str, what: str, scale: Scale, shape: Shape, once: Callable[[]
     cuda = scale.device == "cuda"
     wait = torch.cuda.synchronize if cuda else lambda: None
     seconds, losses = [], []
+    if cuda:
+        torch.cuda.empty_cache()  # what the shape before had reserved is not this one's
     for turn in range(scale.warm + scale.timed):
         if cuda and turn == scale.warm:
             torch.cuda.reset_peak_memory_stats()
