@@ -36,7 +36,7 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 	$(BIN)/lint-imports
 
 test: lint ## lint, then every test that this machine can run; says what was skipped and why
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 format: .venv/ready ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LTX2 = str(Path(sys.executable).parent / "ltx2")
 MANIFEST = ROOT / "configs" / "quickstart.yaml"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
