@@ -104,7 +104,7 @@ def read_header(path: Path) -> Header:
                 raise fault(f"{path} is not a safetensors file", "take the .safetensors file of the model")
             raw = file.read(length)
     except FileNotFoundError as error:
-        raise fault(f"{path} does not exist", "set pretrained_model_name_or_path to the model's file") from error
+        raise fault(f"{path} does not exist", "give the path of the model's .safetensors file") from error
     except IsADirectoryError as error:
         raise fault(f"{path} is a folder, not a .safetensors file") from error
     except OSError as error:
