@@ -56,7 +56,7 @@ def test_header_agrees_with_the_format_s_own_writer(tmp_path):
 
 
 def test_missing_file_and_folder(tmp_path):
-    assert "does not exist; set path of the model" in refused(tmp_path / "none.safetensors")
+    assert "does not exist; give the path of the model" in refused(tmp_path / "none.safetensors")
     assert "is a folder" in refused(tmp_path)
 
 
