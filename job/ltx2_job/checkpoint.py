@@ -165,12 +165,14 @@ def identity(path: Path) -> str:
 
 
 def purge(folder: Path, limit: int, origin: str = "") -> list[Path]:
-    """Remove the oldest complete checkpoints of one course beyond `limit` (0: none) and return them.
+    """Remove the oldest complete checkpoints of one course beyond `limit` (0: no limit) and return them.
 
     Only complete ones count and only complete ones are removed, so at least one of them always stays.
     """
+    if limit <= 0:
+        return []
     mine = [path for path in listed(folder) if not _incomplete(path) and _origin(path) == origin]
-    surplus = mine[:-limit] if limit > 0 else []
+    surplus = mine[:-limit]
     for path in surplus:
         _set_aside(path)
     return surplus

@@ -15,7 +15,7 @@ import torch
 from ltx2_job.caching.remember import Memory
 from ltx2_job.caching.storage import writing
 from ltx2_job.caching.survey import Workers
-from ltx2_job.caching.work import FAILED, AudioItem, TextItem, VideoItem, Work, on_gpu, precision
+from ltx2_job.caching.work import AudioItem, TextItem, VideoItem, Work, on_gpu, precision, set_failed
 from ltx2_job.data.audio import RATE
 from ltx2_job.data.decoder import Decoder, Unusable
 from ltx2_job.data.pixels import prepare
@@ -99,12 +99,16 @@ class Encoding:
             clip.probe.height,
             clip.probe.width,
         )
-        return prepare(frames, clip.frames, clip.probe.aspect, clip.size, self.dtype)
+        with clip.hashed.reading():
+            return prepare(frames, clip.frames, clip.probe.aspect, clip.size, self.dtype)
 
     def _wave(self, decoder: Decoder, item: AudioItem) -> torch.Tensor:
         """[2, S] at 16 kHz, at least as long as one window of the spectrogram. Runs in a thread."""
         clip = item.clip
-        wave = None if item.silence else decoder.sound(clip.found.path, clip.seconds, clip.probe.origin)[0]
+        wave = None
+        if not item.silence:
+            with clip.hashed.reading():
+                wave, _ = decoder.sound(clip.found.path, clip.seconds, clip.probe.origin)
         sound = torch.zeros(2, round(clip.seconds * RATE)) if wave is None else torch.from_numpy(wave.copy())
         return torch.nn.functional.pad(sound, (0, max(0, WINDOW // 2 + 32 - sound.shape[1])))
 
@@ -114,7 +118,7 @@ class Encoding:
             return future.result()
         except Unusable as error:
             if error.lasting:
-                self.memory.set(FAILED, item.key, error.reason)
+                set_failed(self.memory, item.key, error.reason)
             for _ in self.work.drop(item.key, error.reason):
                 self._count(kind, "skipped")
             self.stage.stop.check()

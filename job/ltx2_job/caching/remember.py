@@ -7,7 +7,6 @@ touched file is merely hashed again. What is known about content (length, sound,
 remembered under the content's hash.
 """
 
-import contextlib
 import hashlib
 import os
 import sqlite3
@@ -17,25 +16,26 @@ from pathlib import Path
 from typing import Final
 
 _CHUNK: Final = 8 << 20
-_PENDING: Final = 64  # writes between two commits: a killed process loses at most these shortcuts
+_PENDING: Final = 64  # facts between two writes: a killed process loses at most these shortcuts
 _TICK: Final = 0.02  # seconds; kernels stamp changes with a clock that advances every 1 to 10 ms
 
 
 class Memory:
     """A table of (scope, key) -> text. For one thread; a context manager.
 
-    A file that cannot be used (damaged, no locks on this volume) is reported through `warn`, and nothing is remembered
-    beyond this process.
+    New facts are collected and written together, so that the file's lock is held for moments only: several cache stages
+    may share it. A file that cannot be used (damaged, no locks on this volume) is reported through `warn`, at the start
+    or when it shows later, and from then on nothing is remembered beyond this process.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]):
-        self._pending = 0
+        self._path, self._warn = path, warn
+        self._pending: dict[tuple[str, str], str] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _open(str(path))
         except sqlite3.Error as error:
-            warn(f"{path}: cannot be used ({error}), so every file is looked at again; delete it if it is damaged")
-            self._database = _open(":memory:")
+            self._give_up(error)
 
     def __enter__(self) -> "Memory":
         return self
@@ -45,31 +45,55 @@ class Memory:
 
     def get(self, scope: str, key: str) -> str | None:
         """What is remembered, or None."""
-        row = self._database.execute("SELECT value FROM facts WHERE scope = ? AND key = ?", (scope, key)).fetchone()
-        return None if row is None else row[0]
+        if (scope, key) in self._pending:
+            return self._pending[scope, key]
+        rows = self._read("SELECT value FROM facts WHERE scope = ? AND key = ?", scope, key)
+        return rows[0] if rows else None
 
     def set(self, scope: str, key: str, value: str) -> None:
         """Remember."""
-        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (scope, key, value))
-        self._pending += 1
-        if self._pending >= _PENDING:
+        self._pending[scope, key] = value
+        if len(self._pending) >= _PENDING:
             self.flush()
 
     def keys(self, scope: str) -> list[str]:
         """Every key of a scope."""
-        rows = self._database.execute("SELECT key FROM facts WHERE scope = ? ORDER BY key", (scope,))
-        return [row[0] for row in rows]
+        self.flush()
+        return self._read("SELECT key FROM facts WHERE scope = ? ORDER BY key", scope)
 
     def flush(self) -> None:
         """Write what is pending."""
-        self._database.commit()
-        self._pending = 0
+        try:
+            self._write()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            self._write()
+        self._pending.clear()
 
     def close(self) -> None:
         """Write and let go of the file."""
-        with contextlib.suppress(sqlite3.Error):  # only shortcuts would be lost
-            self.flush()
+        self.flush()
         self._database.close()
+
+    def _read(self, query: str, *values: str) -> list[str]:
+        """The first column of a query's rows."""
+        try:
+            return [row[0] for row in self._database.execute(query, values)]
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return []
+
+    def _write(self) -> None:
+        with self._database:  # one transaction
+            rows = ((scope, key, value) for (scope, key), value in self._pending.items())
+            self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        """Go on without the file."""
+        self._warn(
+            f"{self._path}: cannot be used ({error}), so every file is looked at again; delete it if it is damaged"
+        )
+        self._database = _open(":memory:")
 
 
 def _open(name: str) -> sqlite3.Connection:

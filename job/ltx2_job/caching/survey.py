@@ -10,6 +10,7 @@ import os
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib.metadata import version
@@ -47,17 +48,53 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Hashed:
+    """A file whose content is known."""
+
+    path: Path
+    content: str  # sha256 of its bytes
+    seen: str  # its identity (caching/remember.py) when they were read
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around reading the file for what is kept under its content's hash, be it a result or a lasting failure.
+
+        Raises Unusable if the file holds other bytes by now: what was found out in the body belongs to those.
+        """
+        try:
+            yield
+        except Unusable as error:
+            if error.lasting:
+                self._ensure_unchanged()
+            raise
+        self._ensure_unchanged()
+
+    def _ensure_unchanged(self) -> None:
+        try:
+            # One that was merely touched has other times and the same content.
+            if identity(self.path) != self.seen and content_hash(self.path) != self.content:
+                raise _changed()
+        except OSError as error:
+            raise _unreadable(error) from error
+
+
+@dataclass(frozen=True)
 class Clip:
     """A usable clip and the shape it will have."""
 
     found: Found
-    content: str  # sha256 of the file
+    hashed: Hashed
     probe: Probe
     timing: Timing
     frames: int
     size: tuple[int, int]  # (width, height)
     captions: tuple[str, ...]
     sounds: bool = False
+
+    @property
+    def content(self) -> str:
+        """sha256 of the file."""
+        return self.hashed.content
 
     @property
     def id(self) -> str:
@@ -151,24 +188,24 @@ def survey(stage: "Stage", memory: Memory, workers: Workers) -> Survey:
         rate = timed.rate if timed else probe.rate if probe else None
         skipped[found] = Skipped(found.dataset.id, found.named, error.reason, frames, float(rate) if rate else None)
 
-    contents = dict(_hashes(stage, memory, workers, files, skip))
+    contents = dict(_hashes(stage, memory, workers, [found for found in files if _nameable(found, skip)], skip))
     probes: dict[str, Probe] = {}
     refused: dict[str, Unusable] = {}
     for found, answer in _remembered(
-        stage, memory, workers, "probe", list(contents), lambda found: f"{contents[found]}:{_tools()}",
-        lambda decoder, found: decoder.probe(found.path),
+        stage, memory, workers, "probe", list(contents), lambda found: f"{contents[found].content}:{tools()}",
+        lambda decoder, found: _probe(decoder, contents[found]),
     ):  # fmt: skip
         if isinstance(answer, Unusable):
-            refused[contents[found]] = answer
+            refused[contents[found].content] = answer
         else:
-            probes[contents[found]] = Probe.from_json(answer)
+            probes[contents[found].content] = Probe.from_json(answer)
 
     clips: dict[Found, Clip] = {}
-    for found, content in contents.items():
-        if content in refused:
-            skip(found, refused[content])
+    for found, hashed in contents.items():
+        if hashed.content in refused:
+            skip(found, refused[hashed.content])
             continue
-        probe, timed = probes[content], None
+        probe, timed = probes[hashed.content], None
         try:
             timed = timing(probe, found.dataset.video.frame_rate)
             frames = clip_frames(timed.available, timed.rate, found.dataset.video)
@@ -177,11 +214,11 @@ def survey(stage: "Stage", memory: Memory, workers: Workers) -> Survey:
             skip(found, error, probe, timed)
             continue
         size = training_size(probe, found.dataset.resolution, found.dataset.resolution_type)
-        clips[found] = Clip(found, content, probe, timed, frames, size, texts)
+        clips[found] = Clip(found, hashed, probe, timed, frames, size, texts)
 
     listened = _remembered(
         stage, memory, workers, "sound", [found for found, clip in clips.items() if clip.with_sound],
-        lambda found: f"{clips[found].content}:{clips[found].seconds}:{clips[found].probe.origin}:{_tools()}",
+        lambda found: f"{clips[found].content}:{clips[found].seconds}:{clips[found].probe.origin}:{tools()}",
         lambda decoder, found: _listen(decoder, clips[found]),
     )  # fmt: skip
     for found, answer in listened:
@@ -201,8 +238,14 @@ def clip_datasets(datasets: Iterable["DatasetConfig"]) -> list["DatasetConfig"]:
     return [dataset for dataset in datasets if dataset.dataset_type in CLIPS and not dataset.disabled]
 
 
+def _probe(decoder: Decoder, hashed: Hashed) -> dict[str, Any]:
+    with hashed.reading():
+        return decoder.probe(hashed.path)
+
+
 def _listen(decoder: Decoder, clip: Clip) -> dict[str, Any]:
-    _, sounds = decoder.sound(clip.found.path, clip.seconds, clip.probe.origin)
+    with clip.hashed.reading():
+        _, sounds = decoder.sound(clip.found.path, clip.seconds, clip.probe.origin)
     return {"sounds": sounds}
 
 
@@ -216,41 +259,60 @@ def _find(stage: "Stage", dataset: "DatasetConfig") -> list[Found]:
 
 
 def name_of(path: Path, workspace: Path) -> str:
-    """A path as messages name it: relative to the workspace where it lies in it."""
-    return path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else str(path)
+    """A path as messages name it: relative to the workspace where it lies in it; bytes that are no text as \\xNN."""
+    text = path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else str(path)
+    return os.fsencode(text).decode(errors="backslashreplace")
+
+
+def _nameable(found: Found, skip: Callable[[Found, Unusable], None]) -> bool:
+    """Whether a file's name is text, which a sample's id has to be; if not, it is skipped."""
+    try:
+        found.inside.encode()
+    except UnicodeEncodeError:
+        skip(found, Unusable("its name is not UTF-8 text; rename it"))
+        return False
+    return True
+
+
+def _changed() -> Unusable:
+    return Unusable("it was changed while it was read (is it still being copied?)", lasting=False)
+
+
+def _unreadable(error: OSError) -> Unusable:
+    return Unusable(f"it cannot be read ({error.strerror})", lasting=False)
 
 
 def _hashes(
     stage: "Stage", memory: Memory, workers: Workers, files: list[Found], skip: Callable[[Found, Unusable], None]
-) -> Iterator[tuple[Found, str]]:
-    """(file, sha256 of its content), remembered for files that have not changed since."""
-    known: dict[Found, str] = {}
+) -> Iterator[tuple[Found, Hashed]]:
+    """Each file with its content's hash, remembered for files that have not changed since."""
+    known: dict[Found, Hashed] = {}
     new: list[tuple[Found, str]] = []
     for found in files:
         try:
             seen = identity(found.path)
         except OSError as error:
-            skip(found, Unusable(f"it cannot be read ({error.strerror})", lasting=False))
+            skip(found, _unreadable(error))
             continue
         remembered = memory.get("file", seen)
         if remembered is None:
             new.append((found, seen))
         else:
-            known[found] = remembered
+            known[found] = Hashed(found.path, remembered, seen)
     for (found, seen), future in workers.ahead(lambda _, item: content_hash(item[0].path), new):
         stage.stop.check()
         try:
             content = future.result()
             if identity(found.path) != seen:
-                raise Unusable("it was changed while it was read (is it still being copied?)", lasting=False)
+                raise _changed()
         except OSError as error:
-            skip(found, Unusable(f"it cannot be read ({error.strerror})", lasting=False))
+            skip(found, _unreadable(error))
             continue
         except Unusable as error:
             skip(found, error)
             continue
         memory.set("file", seen, content)
-        known[found] = content
+        known[found] = Hashed(found.path, content, seen)
     memory.flush()
     yield from ((found, known[found]) for found in files if found in known)
 
@@ -293,6 +355,6 @@ def _remembered(
 
 
 @functools.cache
-def _tools() -> str:
+def tools() -> str:
     """What an answer about a file depends on beside its bytes."""
     return f"{keys.PROBE_FORMAT}:{version('av')}"

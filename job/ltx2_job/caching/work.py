@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ltx2_job.caching import keys
 from ltx2_job.caching.remember import Memory, identity, settle
-from ltx2_job.caching.survey import HELD_OUT, TEXTS, Clip, Skipped, Survey, clip_datasets
+from ltx2_job.caching.survey import HELD_OUT, TEXTS, Clip, Skipped, Survey, clip_datasets, tools
 from ltx2_job.data.index import Index, Sample
 from ltx2_job.data.sizes import audio_latents
 from ltx2_job.store import AUDIO, TEXT, VIDEO, Store
@@ -213,7 +213,7 @@ def plan_work(stage: "Stage", checkpoint: "Checkpoint", memory: Memory, found: S
         content = clip.content if clip.probe.sound else keys.SILENCE
         audio = keys.audio_key(content, clip.seconds, length, audio_print) if length else None
         texts = {keys.text_key(text, text_print, exact): text for text in clip.captions}
-        failure = memory.get(FAILED, video) or (memory.get(FAILED, audio) if audio else None)
+        failure = failed(memory, video) or (failed(memory, audio) if audio else None)
         if failure:
             work.skipped.append(skip(clip, failure))
             continue
@@ -246,6 +246,16 @@ def plan_work(stage: "Stage", checkpoint: "Checkpoint", memory: Memory, found: S
         work.prompts[name] = {"text": text, "key": key}
         _need(work, TEXT, work.texts, TextItem(key, stores.prompts, text))
     return work
+
+
+def failed(memory: Memory, key: str) -> str | None:
+    """Why an item can never be computed, as far as the installed decoder goes; None if that is not known."""
+    return memory.get(FAILED, f"{key}:{tools()}")
+
+
+def set_failed(memory: Memory, key: str, reason: str) -> None:
+    """Remember that an item can never be computed."""
+    memory.set(FAILED, f"{key}:{tools()}", reason)
 
 
 def index_of(work: Work, stores: Stores) -> Index:

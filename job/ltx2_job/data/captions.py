@@ -30,8 +30,8 @@ class CaptionOptions(Protocol):
 def captions(clip: Path, dataset: CaptionOptions) -> tuple[str, ...]:
     """The alternative captions of a clip, in order, each once, never empty.
 
-    Raises Unusable when the caption file is missing, empty or not UTF-8, ConfigError when instance_prompt is needed and
-    not set.
+    Raises Unusable when the caption file is missing, unreadable, empty or not UTF-8, ConfigError when instance_prompt
+    is needed and not set.
     """
     prompt = (dataset.instance_prompt or "").strip()
     if not prompt and (dataset.prepend_instance_prompt or dataset.caption_strategy == "instanceprompt"):
@@ -65,6 +65,8 @@ def _read(path: Path, *, whole: bool) -> list[str]:
         raise Unusable(f"its caption file {path.name} is missing") from None
     except UnicodeDecodeError:
         raise Unusable(f"its caption file {path.name} is not UTF-8 text") from None
+    except OSError as error:
+        raise Unusable(f"its caption file {path.name} cannot be read ({error.strerror})") from None
     lines = [text.strip()] if whole else [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     if not lines:

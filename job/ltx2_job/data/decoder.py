@@ -168,7 +168,7 @@ class Decoder:
                     finished = True
                     answer = json.loads(body)
                     if not answer["ok"]:
-                        raise Unusable(answer["reason"])
+                        raise Unusable(answer["reason"], lasting=answer["lasting"])
                 yield kind, body
         except BrokenPipeError:
             raise self._died(process) from None

@@ -4,11 +4,10 @@ Decoders are C code that meets files from anywhere. They run here and nowhere el
 hangs one costs that clip and not the run. This process imports av and numpy only, never torch.
 
 Requests are JSON lines on standard input. Answers are messages on standard output: one byte for the kind, 8 bytes for
-the length (little endian), the body. Kind "D" is raw data, "K" only says that the
-worker is alive, "J" is JSON and ends the answer: {"ok": true, ...}, or
-{"ok": false, "reason": ...}; the first message says that the worker is ready. Frames go out one by one as they are
-decoded; the pipe holds the decoder back when the reader is busy, so a long clip never lies in memory (nor on a disk)
-as a whole.
+the length (little endian), the body. Kind "D" is raw data, "K" only says that the worker is alive, "J" is JSON and ends
+the answer: {"ok": true, ...}, or {"ok": false, "reason": ..., "lasting": whether the same bytes will fail again}; the
+first message says that the worker is ready. Frames go out one by one as they are decoded; the pipe holds the decoder
+back when the reader is busy, so a long clip never lies in memory (nor on a disk) as a whole.
 """
 
 import faulthandler
@@ -49,7 +48,11 @@ _HD_LINES: Final = 720  # untagged video with at least this many lines is BT.709
 
 
 class Refused(Exception):
-    """A file that cannot be used, for a reason that a later try cannot change."""
+    """A file that cannot be used. `lasting`: a later try on the same bytes cannot end otherwise."""
+
+    def __init__(self, reason: str, *, lasting: bool = True):
+        super().__init__(reason)
+        self.lasting = lasting
 
 
 class _Alive:
@@ -150,7 +153,8 @@ def frames(path: str, count: int, rate: Fraction, as_they_are: bool) -> Iterator
                 if given == count:
                     return
     except av.error.FFmpegError as error:
-        raise Refused(f"decoding broke at frame {given} of {count}: {_text(error)}") from error
+        reason = f"decoding broke at frame {given} of {count}: {_text(error)}"
+        raise Refused(reason, lasting=not _of_the_machine(error)) from error
     raise Refused(f"the picture ends at frame {given} of {count}")
 
 
@@ -273,6 +277,11 @@ def _text(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def _of_the_machine(error: BaseException) -> bool:
+    """Whether the volume or the memory is at fault (file gone, I/O error, no memory), and not what the file holds."""
+    return isinstance(error, OSError | MemoryError)
+
+
 def _send(pipe: BinaryIO, kind: bytes, body: Any) -> None:
     pipe.write(kind + struct.pack("<Q", memoryview(body).nbytes))
     pipe.write(body)
@@ -297,12 +306,13 @@ def answer(request: dict[str, Any], pipe: BinaryIO) -> None:
         else:
             raise Refused(f"unknown request {request['op']!r}")
     except audio.UnreadableSound as error:
-        result = {"ok": False, "reason": f"{error}; set audio.auto_split: false to use the picture only"}
+        reason = f"{error}; set audio.auto_split: false to use the picture only"
+        result = {"ok": False, "reason": reason, "lasting": True}
     except Refused as error:
-        result = {"ok": False, "reason": str(error)}
+        result = {"ok": False, "reason": str(error), "lasting": error.lasting}
     except (av.error.FFmpegError, OSError, ValueError) as error:
         what = "its sound cannot be decoded" if request["op"] == "sound" else "it cannot be read as a video"
-        result = {"ok": False, "reason": f"{what} ({_text(error)})"}
+        result = {"ok": False, "reason": f"{what} ({_text(error)})", "lasting": not _of_the_machine(error)}
     _send(pipe, b"J", json.dumps(result).encode())
     pipe.flush()
 

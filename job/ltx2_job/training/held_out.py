@@ -36,16 +36,18 @@ class _Question:
 
 
 def choose(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """The clips to measure: all held-out ones; where there are none, up to 8 training clips spread evenly over the run.
+    """The clips to measure: all held-out ones; where there are none, up to 8 training clips spread evenly over the run
+    (those of a dataset that probability 0 switches off are neither).
 
     Borrowed clips are measured with noise that training never uses, but the model does see them: their loss falls by
     learning them by heart as well. An `eval` dataset measures what carries over.
     """
     ordered = sorted(samples, key=lambda sample: sample.id)
     held_out = tuple(sample for sample in ordered if sample.held_out)
-    if held_out or len(ordered) <= BORROWED:
-        return held_out or tuple(ordered)
-    return tuple(ordered[i * len(ordered) // BORROWED] for i in range(BORROWED))
+    trained = tuple(sample for sample in ordered if sample.probability > 0)
+    if held_out or len(trained) <= BORROWED:
+        return held_out or trained
+    return tuple(trained[i * len(trained) // BORROWED] for i in range(BORROWED))
 
 
 class HeldOut:

@@ -16,7 +16,7 @@ import torch
 from ltx2_job import checkpoint
 from ltx2_job.data.index import Index
 from ltx2_job.data.plan import Planner, total_steps
-from ltx2_job.errors import GPUOutOfMemoryError
+from ltx2_job.errors import ConfigError, GPUOutOfMemoryError, Problem
 from ltx2_job.memory.plan import MemoryPlan
 from ltx2_job.models.load import Checkpoint
 from ltx2_job.models.transformer import LTX2Transformer
@@ -76,7 +76,7 @@ def _train(stage: Stage, processes: Processes, validate: Validate | None) -> Non
         model, adapters, optimizer, processes,
         audio_loss_weight=config.audio_loss_weight, clip=(config.grad_clip_method, config.max_grad_norm),
     )  # fmt: skip
-    course = _begin(stage, processes, adapters, optimizer)
+    course = _begin(stage, processes, adapters, optimizer, total)
     run = Between(stage, processes, model, adapters, optimizer, schedule, held_out, course, total, validate)
     run.announce()
 
@@ -147,15 +147,23 @@ def _adapt(stage: Stage, model: LTX2Transformer) -> AdapterSet:
     return adapters
 
 
-def _begin(stage: Stage, processes: Processes, adapters: AdapterSet, optimizer: Optimizer) -> Course:
-    """Step 0, or where the chosen checkpoint stood; the same on every process."""
+def _begin(stage: Stage, processes: Processes, adapters: AdapterSet, optimizer: Optimizer, total: int) -> Course:
+    """Step 0, or where the chosen checkpoint stood; the same on every process.
+
+    Raises ConfigError for a checkpoint that is beyond the last of `total` steps.
+    """
     if processes.first:
         checkpoint.sweep(stage.run.checkpoints)
     loaded, origin = choose_checkpoint(stage) if processes.first else (None, "")
     path, origin = processes.share((loaded.path if loaded else None, origin))
     if path is None:
         return Course()
-    return resume(loaded or checkpoint.load(path), origin, adapters, optimizer, stage.config)
+    course = resume(loaded or checkpoint.load(path), origin, adapters, optimizer, stage.config)
+    if course.step > total:
+        key = "max_train_steps" if stage.config.max_train_steps else "num_train_epochs"
+        remedy = f"raise {key}, or name an earlier checkpoint in resume_from_checkpoint"
+        raise ConfigError(Problem(key, f"makes {total} steps, but checkpoint {path.name} has done more", remedy))
+    return course
 
 
 def _seed_dropout(seed: int, step: int, rank: int, dropout: float) -> None:

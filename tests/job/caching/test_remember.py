@@ -1,6 +1,7 @@
 """What is remembered about files, and when it counts."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,36 @@ def test_a_damaged_file_costs_only_time(tmp_path: Path) -> None:
         memory.set("file", "1", "x")
         assert memory.get("file", "1") == "x"
     assert len(said) == 1 and "delete it if it is damaged" in said[0]
+
+
+def test_two_stages_share_the_file_and_nobody_keeps_it_locked(tmp_path: Path) -> None:
+    """Catches: a transaction left open from the first fact on, which ends another stage after 30 s of waiting."""
+    path = tmp_path / "memory.sqlite"
+    with Memory(path, fail) as memory, Memory(path, fail) as other:
+        memory.set("failed", "1", "x")
+        assert memory.get("failed", "1") == "x"
+        writer = sqlite3.connect(path, timeout=0)
+        writer.execute("INSERT INTO facts VALUES ('file', '2', 'y')")  # raises where somebody holds the lock
+        writer.commit()
+        writer.close()
+        other.set("file", "3", "z")
+        other.flush()
+        assert (memory.get("file", "2"), memory.get("file", "3"), other.get("failed", "1")) == ("y", "z", None)
+        memory.flush()
+        assert other.get("failed", "1") == "x"
+
+
+def test_a_file_that_breaks_later_costs_only_time(tmp_path: Path) -> None:
+    path = tmp_path / "memory.sqlite"
+    said: list[str] = []
+    with Memory(path, said.append) as memory:
+        memory.set("file", "1", "x")
+        memory.flush()
+        path.write_bytes(b"this is no database" * 1000)
+        memory.set("file", "2", "y")
+        memory.flush()
+        assert memory.get("file", "2") == "y"
+    assert len(said) == 1 and "cannot be used" in said[0]
 
 
 def test_other_content_under_the_same_name_size_and_time_is_noticed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from cache_bench import Bench, FakeStop
-from ltx2_job.caching import encode, storage
+from cache_bench import Bench, FakeCheckpoint, FakeStop
+from ltx2_job.caching import encode, storage, work
 from ltx2_job.caching.manage import collect, listing
 from ltx2_job.caching.stage import run_cache
 from ltx2_job.caching.survey import Workers
@@ -347,6 +348,97 @@ def test_a_crash_of_the_decoder_is_tried_again(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr(Decoder, "probe", real)
     index, encoded = bench.run()
     assert len(index.samples) == 2 and encoded["video"] == 1
+
+
+def test_a_decoder_of_another_version_is_asked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.clip("good")
+    bench.clip("bad", level=0.4)
+    real = Decoder.frames
+
+    def frames(self: Decoder, path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.stem == "bad":
+            raise Unusable("decoding broke at frame 3 of 9")
+        return real(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Decoder, "frames", frames)
+    bench.run()
+    monkeypatch.setattr(Decoder, "frames", real)
+    monkeypatch.setattr(work, "tools", lambda: "newer")
+    index, encoded = bench.run()
+    assert len(index.samples) == 2 and encoded["video"] == 1
+
+
+@pytest.mark.parametrize("when", ["probe", "sound", "frames"])
+def test_a_clip_replaced_while_the_stage_runs_is_not_stored_as_the_old_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Catches: facts and latents of other bytes, kept for good under the hash of those that were there before."""
+    clip = bench.clip("a", frames=9, level=0.4)
+    bench.clip("b")
+    before, caption = clip.read_bytes(), clip.with_suffix(".txt").read_bytes()
+    after = bench.clip("c", frames=17, layout=None).read_bytes()
+    for path in (bench.clips / "c.mp4", bench.clips / "c.txt"):
+        path.unlink()
+    real = getattr(Decoder, when)
+
+    def replaced(self: Decoder, path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == clip:
+            clip.write_bytes(after)
+        return real(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Decoder, when, replaced)
+    index, _ = bench.run()
+    assert [sample.id for sample in index.samples] == ["clips/b.mp4"]
+    assert report(bench)["skipped"][0]["reason"] == "it was changed while it was read (is it still being copied?)"
+    monkeypatch.setattr(Decoder, when, real)
+    clip.write_bytes(before)
+    clip.with_suffix(".txt").write_bytes(caption)
+    index, encoded = bench.run()
+    assert [(sample.frames, sample.sounding) for sample in index.samples] == [(9, True), (9, True)]
+    assert encoded["video"] == 1  # it was not computed before from the other file
+
+
+def test_a_clip_touched_while_the_stage_runs_is_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = bench.clip("a")
+    real = Decoder.frames
+
+    def touched(self: Decoder, path: Path, *args: Any, **kwargs: Any) -> Any:
+        clip.touch()
+        return real(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Decoder, "frames", touched)
+    assert len(bench.run()[0].samples) == 1
+
+
+def test_a_name_that_is_no_text_is_skipped_and_shown(bench: Bench) -> None:
+    bench.clip("good")
+    shutil.copy(bench.clips / "good.mp4", os.fsencode(bench.clips) + b"/caf\xe9.mp4")
+    index, _ = bench.run()
+    assert len(index.samples) == 1
+    (skipped,) = report(bench)["skipped"]
+    assert skipped["path"] == "datasets/videos/caf\\xe9.mp4" and "not UTF-8" in skipped["reason"]
+
+
+def test_each_model_is_gone_before_the_next_one_comes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.clip("a")
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    made: list[int] = []
+
+    def watched(name: str) -> None:
+        make = getattr(FakeCheckpoint, name)
+
+        def noted(self: FakeCheckpoint, *args: Any) -> Any:
+            made.append(len(alive))
+            model = make(self, *args)
+            alive.add(model)
+            return model
+
+        monkeypatch.setattr(FakeCheckpoint, name, noted)
+
+    for name in ("video_vae", "audio_vae", "text_encoder"):
+        watched(name)
+    bench.run()
+    assert made == [0, 0, 0] and not alive
 
 
 def test_nothing_usable_is_a_data_error_with_the_list(bench: Bench) -> None:

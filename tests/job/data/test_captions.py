@@ -54,6 +54,12 @@ def test_captions_that_are_not_there(tmp_path: Path, content: bytes | None, reas
         captions(tmp_path / "x.mp4", Dataset())
 
 
+def test_a_caption_file_that_cannot_be_read_costs_its_clip(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    with pytest.raises(Unusable, match=r"x\.txt cannot be read"):
+        captions(tmp_path / "x.mp4", Dataset())
+
+
 @pytest.mark.parametrize(
     "dataset", [Dataset(caption_strategy="instanceprompt"), Dataset(prepend_instance_prompt=True, instance_prompt=" ")]
 )

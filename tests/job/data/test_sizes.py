@@ -130,7 +130,8 @@ def test_too_short_and_too_long_clips_are_told_with_their_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("frames", "rate", "latents"),
-    [(49, 25, 49), (25, 24, 26), (121, 24, 126), (17, Fraction(30000, 1001), 14), (1, 25, 1)],
+    [(49, 25, 49), (25, 24, 26), (121, 24, 126), (17, Fraction(30000, 1001), 14), (1, 25, 1), (25, 30, 21), (9, 50, 4)],
 )
 def test_audio_latents(frames: int, rate: Fraction, latents: int) -> None:
+    """The nearest whole number, 4.5 to the even one as in the official code. Catches: cutting off the fraction."""
     assert audio_latents(frames, Fraction(rate)) == latents

@@ -169,8 +169,23 @@ def test_what_is_no_video(decoder: Decoder, tmp_path: Path) -> None:
     ):
         with pytest.raises(Unusable, match=reason):
             decoder.probe(tmp_path / f"{name}.mp4")
-    with pytest.raises(Unusable, match="No such file"):
-        decoder.probe(tmp_path / "gone.mp4")
+
+
+def test_what_the_volume_does_is_no_lasting_fault_of_the_file(decoder: Decoder, tmp_path: Path) -> None:
+    """Catches: a file that was away for a moment, remembered for good as one that cannot be decoded."""
+    gone = tmp_path / "gone.mp4"
+    for ask in (
+        lambda: decoder.probe(gone),
+        lambda: list(decoder.frames(gone, 9, Fraction(25), True, height=64, width=96)),
+        lambda: decoder.sound(gone, Fraction(1), Fraction(0)),
+    ):
+        with pytest.raises(Unusable, match="No such file") as caught:
+            ask()
+        assert not caught.value.lasting
+    (tmp_path / "text.mp4").write_text("this is no video\n")
+    with pytest.raises(Unusable) as caught:
+        decoder.probe(tmp_path / "text.mp4")
+    assert caught.value.lasting
 
 
 def test_a_track_that_breaks_in_the_middle_is_told(decoder: Decoder, tmp_path: Path) -> None:

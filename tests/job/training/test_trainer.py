@@ -407,6 +407,19 @@ def test_a_checkpoint_of_another_kind_is_refused_by_name(
         )
 
 
+@pytest.mark.parametrize(
+    ("length", "key"), [({"max_train_steps": 1}, "max_train_steps"), ({"num_train_epochs": 1}, "num_train_epochs")]
+)
+def test_a_checkpoint_beyond_the_last_step_is_refused(
+    tmp_path: Path, tiny20: Path, length: dict[str, int], key: str
+) -> None:
+    """Catches: an end as if told to stop (85), which is tried again for ever."""
+    train(make_stage(tmp_path, tiny20, CLIPS[:1], max_train_steps=2))
+    again = {"max_train_steps": 0, "resume_from_checkpoint": "step-0000002", **length}
+    with pytest.raises(ConfigError, match=rf"{key}: makes 1 steps, but checkpoint step-0000002 has done more; raise"):
+        run_training(make_stage(tmp_path, tiny20, CLIPS[:1], **again))
+
+
 def test_a_lora_file_can_be_the_start(tmp_path: Path, tiny20: Path) -> None:
     """alpha differs: the file's scale is kept as a function, so the first held-out loss is the other run's last."""
     first = make_stage(tmp_path, tiny20, CLIPS, name="first", max_train_steps=5, lora_alpha=8.0)
@@ -499,6 +512,7 @@ def test_held_out_clips_are_measured_and_never_trained_on(tmp_path: Path, tiny20
     assert "held-out loss: over 2 held-out clips" in seen.messages
     many = [clip(f"{i:02}") for i in range(50)]
     assert len(choose(many)) == BORROWED and choose(many) == choose(many[::-1])
+    assert choose([*CLIPS[:2], replace(CLIPS[2], probability=0.0)]) == tuple(CLIPS[:2])  # switched off
 
 
 def test_the_held_out_loss_is_the_mean_over_clips_and_levels(
