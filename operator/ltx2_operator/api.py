@@ -276,6 +276,16 @@ def parse(obj: Mapping[str, Any]) -> LTX2Training:
     return training
 
 
+# What to write where a text does not match its pattern.
+NAME_REMEDY: Final = "small letters, digits and dashes only, beginning and ending with a letter or digit"
+PATTERN_REMEDIES: Final = {
+    "metadata.name": "small letters, digits and dashes only, beginning with a letter",
+    "spec.storage.size": "write a quantity such as 200Gi",
+    "spec.memory": "write auto, or a plan's name such as bf16/resident/keep:24",
+    "spec.secrets.hubToken.key": "letters, digits, dots, dashes and underscores only",
+}
+
+
 def _problem(detail: Mapping[str, Any]) -> Problem:
     """One of pydantic's findings as a line for users."""
     location = detail["loc"]
@@ -288,7 +298,11 @@ def _problem(detail: Mapping[str, Any]) -> Problem:
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] in ("missing", "value_error"):
         return Problem(field, message)
-    return Problem(field, f"{detail['input']!r}: {message}")
+    if detail["type"] == "string_pattern_mismatch":
+        return Problem(field, f"{detail['input']!r} has another form", PATTERN_REMEDIES.get(field, NAME_REMEDY))
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return Problem(field, f"{detail['input']!r} is no mapping", "write keys and values under it")
+    return Problem(field, f"{detail['input']!r}: {message.replace('Input should be', 'must be')}")
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

@@ -9,7 +9,9 @@ what only a container has: read-only root, uid, resource limits, the volume's pe
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ltx2_job import exitcodes
-from ltx2_job.errors import UsageError
+from ltx2_job.errors import JobError, UsageError
 from ltx2_job.estimate import Model
 from ltx2_job.exitcodes import Action
 from ltx2_job.workspace import read_json, write_json
@@ -49,6 +51,12 @@ REASON_CODES: Final = {
 
 class AlreadyRunningError(UsageError):
     """Another `ltx2 run` of this name works on this folder."""
+
+
+class StateError(JobError):
+    """runs/<name>/training.json cannot be read as what a command stored there."""
+
+    exit_code = exitcodes.CONFIG
 
 
 @dataclass
@@ -175,7 +183,10 @@ class LocalRun:
 
     def save(self) -> None:
         """Store the object, and which processes belong to it, for a command that finds them after a crash."""
-        processes = [{"pid": pid, "start": start_time(pid), "pod": pod} for pid, pod in self.jobs.processes]
+        processes = [
+            {"pid": pid, "start": start_time(pid), "pod": pod, "folder": str(self.jobs.folder(pod))}
+            for pid, pod in self.jobs.processes
+        ]
         write_json(self.folder / STATE_FILE, {**self.obj, "processes": processes})
 
     def _over(self) -> int | None:
@@ -211,11 +222,19 @@ def failure_sentence(status: Mapping[str, Any]) -> str:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """What the last command left in runs/<name>/training.json, None if there was none."""
-    with contextlib.suppress(FileNotFoundError):
-        state = read_json(folder / STATE_FILE)
-        return state if isinstance(state, dict) else None
-    return None
+    """What the last command left in runs/<name>/training.json, None if there was none. Raises StateError."""
+    path = folder / STATE_FILE
+    try:
+        state = read_json(path)
+        if not isinstance(state["metadata"]["uid"], str) or int(state["metadata"]["generation"]) < 1:
+            raise ValueError("no uid and generation")
+        return dict(state)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(
+            f"{path}: is no stored training ({error}); remove it: attempts are counted anew, checkpoints stay"
+        ) from None
 
 
 def same_run(state: Mapping[str, Any] | None, digest: str) -> Mapping[str, Any] | None:
@@ -289,21 +308,32 @@ def start_time(pid: int) -> str:
 def end_orphans(
     state: Mapping[str, Any], grace: float, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """End processes that a killed command left behind: two attempts must never write to one run folder."""
+    """End processes that a killed command left behind: two attempts must never write to one run folder.
+
+    The folders in which they ran are removed, too.
+    """
     for entry in state.get("processes") or []:
-        pid, start = int(entry["pid"]), str(entry["start"])
-        if not start or start_time(pid) != start:
-            continue
-        say(f"ending {entry['pod']} (process {pid}), left by a command that was killed")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        waited = 0.0
-        while start_time(pid) == start and _state(pid) != "Z":
-            if waited >= grace:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-            sleep(POLL_SECONDS)
-            waited += POLL_SECONDS
+        _end_orphan(int(entry["pid"]), str(entry["start"]), str(entry["pod"]), grace, say, sleep)
+        folder = Path(str(entry.get("folder") or ""))
+        if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(f"{entry['pod']}-"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_orphan(
+    pid: int, start: str, pod: str, grace: float, say: Callable[[str], None], sleep: Callable[[float], None]
+) -> None:
+    if not start or start_time(pid) != start:
+        return
+    say(f"ending {pod} (process {pid}), left by a command that was killed")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    waited = 0.0
+    while start_time(pid) == start and _state(pid) != "Z":
+        if waited >= grace:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
 
 
 def _state(pid: int) -> str:

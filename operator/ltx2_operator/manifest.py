@@ -30,6 +30,7 @@ _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _INTEGER = re.compile(r"^[-+]?(0[bB][01]+|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _INFINITE: Final = re.compile(r"^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
+_READ: Final = ("Job", "ConfigMap", "Secret", "PersistentVolumeClaim", "Service")  # beside the training itself
 _GUIDE_KEYS: Final = frozenset(
     {"pretrained_model_name_or_path", "model_type", "data_backend_config", "max_train_steps"}
 )
@@ -162,7 +163,7 @@ def parse(text: str, path: Path) -> list[Document]:
     """The documents of a text; `path` is for messages. Raises ManifestError."""
     if text.lstrip().startswith("{"):
         try:
-            return [Document(json.loads(text), path, 1)]
+            return [_checked(Document(json.loads(text), path, 1))]
         except ValueError:
             pass  # YAML's own flow style begins alike; its loader says what is wrong
     found = []
@@ -175,7 +176,7 @@ def parse(text: str, path: Path) -> list[Document]:
             if not isinstance(body, dict):
                 what = f"a {type(body).__name__}, not a mapping; a manifest begins with apiVersion and kind"
                 raise ManifestError(f"{path}:{line}: {what}")
-            found.append(Document(body, path, line))
+            found.append(_checked(Document(body, path, line)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ManifestError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from None
@@ -184,6 +185,27 @@ def parse(text: str, path: Path) -> list[Document]:
     if not found:
         raise ManifestError(f"{path}: holds no document")
     return found
+
+
+def _checked(document: Document) -> Document:
+    """The document, if what is read of any object has the form of one. Raises ManifestError."""
+    body = document.body
+    if document.kind not in (KIND, *_READ):
+        return document
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise ManifestError(f"{document.where}: metadata is {metadata!r}, no mapping; write metadata: {{name: NAME}}")
+    mappings = {f"metadata.{key}": metadata.get(key) for key in ("labels", "annotations")}
+    if document.kind in ("ConfigMap", "Secret"):
+        mappings |= {key: body.get(key) for key in ("data", "stringData")}
+    for field, value in mappings.items():
+        if not isinstance(value or {}, dict) or not all(isinstance(text, str) for text in (value or {}).values()):
+            raise ManifestError(
+                f"{document.where}: {document.kind} {field} must be a mapping of texts; quote its values"
+            )
+    if document.kind in _READ and not isinstance(metadata.get("name"), str):
+        raise ManifestError(f"{document.where}: {document.kind} has no metadata.name; give it one")
+    return document
 
 
 def _construct(node: yaml.Node) -> Any:

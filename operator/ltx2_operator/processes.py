@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ltx2_job.errors import JobError, UnavailableError
 from ltx2_job.exitcodes import AUTH, USAGE
+from ltx2_operator.form import CannotHonourError, check_form
 
 NOTHING: Final[Mapping[str, str]] = {}
 
@@ -69,15 +70,6 @@ MACHINE_ENV: Final = frozenset(
 _EXPANSION = re.compile(r"\$(\$|\(([^()]+)\))")
 
 
-class CannotHonourError(JobError):
-    """A field of a rendered Job means something that a process on this machine cannot give."""
-
-    exit_code = USAGE
-
-    def __init__(self, field: str, why: str = ""):
-        super().__init__(f"local run cannot honour {field}" + (f": {why}" if why else ""))
-
-
 class SecretMissingError(JobError):
     """A Secret that the Job refers to has no counterpart on this machine."""
 
@@ -116,6 +108,7 @@ VISIBLE: Final = {"nvidia.com/gpu": "CUDA_VISIBLE_DEVICES", "amd.com/gpu": "HIP_
 
 def check_job(job: Mapping[str, Any]) -> None:
     """Refuse what a local run cannot honour. Raises CannotHonourError with the first such field."""
+    check_form(job)
     spec = job["spec"]
     known = {
         "backoffLimit",

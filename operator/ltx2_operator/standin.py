@@ -68,6 +68,10 @@ class LocalJobs:
         """(pid, pod name) of what runs."""
         return [(pod.process.pid, pod.body["metadata"]["name"]) for pod in self._pods.values() if not pod.ended]
 
+    def folder(self, pod: str) -> Path:
+        """The folder of a pod's own in which its process runs."""
+        return self._pods[pod].folder
+
     def put(self, body: Mapping[str, Any]) -> None:
         """Store an object that is no Job: a ConfigMap is mounted later, a claim stands for the workspace."""
         self.objects.setdefault((body["kind"], body["metadata"]["name"]), dict(body))

@@ -65,11 +65,11 @@ def test_the_cache_stage_runs_where_training_runs_unless_told() -> None:
         ({"gpu": {"clas": "h200"}}, "spec.gpu.clas: unknown key; did you mean class?"),
         ({"secrets": {"hubToken": {"nam": "x"}}}, "spec.secrets.hubToken.nam: unknown key; did you mean name?"),
         ({"storage": {"qqqq": 1}}, "spec.storage.qqqq: unknown key"),
-        ({"gpu": {"count": 0}}, "spec.gpu.count: 0: Input should be greater than or equal to 1"),
-        ({"retries": "3"}, "spec.retries: '3': Input should be a valid integer"),
-        ({"nodes": True}, "spec.nodes: True: Input should be a valid integer"),
-        ({"suspend": "yes"}, "spec.suspend: 'yes': Input should be a valid boolean"),
-        ({"flavour": "vulkan"}, "spec.flavour: 'vulkan': Input should be 'cuda', 'rocm' or 'cpu'"),
+        ({"gpu": {"count": 0}}, "spec.gpu.count: 0: must be greater than or equal to 1"),
+        ({"retries": "3"}, "spec.retries: '3': must be a valid integer"),
+        ({"nodes": True}, "spec.nodes: True: must be a valid integer"),
+        ({"suspend": "yes"}, "spec.suspend: 'yes': must be a valid boolean"),
+        ({"flavour": "vulkan"}, "spec.flavour: 'vulkan': must be 'cuda', 'rocm' or 'cpu'"),
         (
             {"storage": {"size": "1Gi", "claimName": "mine"}},
             "spec.storage: size 1Gi and claimName mine are both set; "

@@ -12,7 +12,7 @@ import pytest
 
 import stand_in_job
 from ltx2_operator import machine
-from ltx2_operator.cli import PASSED_THROUGH, VERBS, main
+from ltx2_operator.cli import PASSED_THROUGH, VERBS, main, preflight
 from ltx2_operator.machine import LocalGpu, detect, parse_nvidia
 
 CONFIG = {
@@ -38,8 +38,9 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(machine, "KFD", tmp_path / "none")
     monkeypatch.setattr(machine, "_nvidia", lambda environ: [])
+    monkeypatch.setattr(preflight, "_checkpoint", lambda order: None)  # a name of the hub stands for one of any size
     workspace = tmp_path / "w"
-    workspace.mkdir()
+    (workspace / "datasets/videos").mkdir(parents=True)
     monkeypatch.chdir(workspace)
     return workspace
 

@@ -123,8 +123,8 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_several_documents_and_json(tmp_path):
-    found = manifest.load(write(tmp_path, f"# c\n---\nkind: Secret\n---\n{GOOD}"))
-    assert [(document.kind, document.line) for document in found] == [("Secret", 3), ("LTX2Training", 5)]
+    found = manifest.load(write(tmp_path, f"# c\n---\nkind: Secret\nmetadata: {{name: hf}}\n---\n{GOOD}"))
+    assert [(document.kind, document.line) for document in found] == [("Secret", 3), ("LTX2Training", 6)]
     assert manifest.training(found).body["metadata"]["name"] == "fox"
     path = tmp_path / "config.json"
     path.write_text('{"learning_rate": 1e-4,\n\t"a": "y"}')

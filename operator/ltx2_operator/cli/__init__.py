@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from ltx2_job.errors import JobError, UsageError
+from ltx2_job.exitcodes import STORAGE
 
 # verb -> (module of this package, one line of help)
 VERBS: Final = {
@@ -114,6 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has seen enough
         return 0
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"ltx2: {where}{error.strerror}; make room, or make it writable for this user, or give another --workspace",
+            file=sys.stderr,
+        )
+        return STORAGE
 
 
 def _pass(arguments: Sequence[str]) -> int:

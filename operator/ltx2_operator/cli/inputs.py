@@ -73,6 +73,8 @@ def from_config(
     A failed attempt is not tried again by itself (retries 0): whoever types the command sees the error at once.
     Raises ConfigError, NoInputError, manifest.ManifestError.
     """
+    if not path.exists():
+        raise NoInputError(f"{path}: there is no such file; put the guide's config.json there, or give --config FILE")
     documents = manifest.load(path)
     resolved = resolve(documents[0].body, environ=environ or {}, flags=flags, workspace=workspace)
     resolved.require_supported()

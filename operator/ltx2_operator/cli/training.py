@@ -15,7 +15,7 @@ from ltx2_job.errors import UsageError
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator import accept, conditions, local, manifest
 from ltx2_operator.attempts import Event
-from ltx2_operator.cli import inputs
+from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
 from ltx2_operator.machine import as_machine, detect, free_port
 from ltx2_operator.pods import Settings
@@ -46,14 +46,17 @@ def train(args: Namespace) -> int:
 
 def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str, file: str | None) -> int:
     folder = order.folder
+    if finished(folder, order.resolved.digest):
+        _say(f"{order.name} is finished already")
+        _summary(order, (local.load_state(folder.root) or {}).get("status") or {}, file)
+        return exitcodes.OK
+    found = detect()
+    order = inputs.choose(order, found)
+    plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
+    cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
+    preflight.require(order, (cache_plan, plan), found)
     with local.locked(folder.root):
         state = local.load_state(folder.root)
-        if finished(folder, order.resolved.digest):
-            _say(f"{order.name} is finished already")
-            _summary(order, (state or {}).get("status") or {}, file)
-            return exitcodes.OK
-        found = detect()
-        order = inputs.choose(order, found)
         settings = replace(Settings(), metrics_port=free_port())
         if state is not None:
             local.end_orphans(state, settings.grace_seconds, _say)
@@ -63,8 +66,6 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
             order.workspace.root, as_machine(found, os.environ), local.secret_source(os.environ, secrets), _now
         )
         walk = local.LocalRun(obj, folder.root, jobs, settings, local.Interrupts(), _tell, order.model)
-        plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
-        cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
         for line in plan_lines(order, plan, cache_plan, settings.metrics_port):
             _say(line)
         with walk.interrupts.listen():
@@ -115,7 +116,7 @@ def _end(order: inputs.Order, status: Mapping[str, Any], code: int, command: str
         step = newest_step(order.folder)
         _say(f"{name} is paused" + (f" at step {step}" if step else "") + f"; the same command goes on: {command}")
     elif code == exitcodes.NO_INPUT:
-        _warn(f"{name} waits for data: {local.failure_sentence(status)}; put the clips there and type the same command")
+        _warn(f"{name} waits for data: {local.failure_sentence(status)}; then the same command goes on: {command}")
     else:
         attempt = status.get("attempt", 0)
         _warn(f"{name} has failed (attempt {attempt}): {local.failure_sentence(status)}")
