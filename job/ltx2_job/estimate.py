@@ -9,10 +9,16 @@ widths of the video and the audio half, L the blocks, n the blocks not recompute
     gradients      R x 4, one flat buffer;  optimizer  R x 8, both Adam moments (adamw_bf16: 2 and 4)
     activations    n x (video N x D + audio N x A + text N x (D + A)) x fitted bytes, what autograd keeps of a block
     block inputs   (L - n) x (N x D + N x A) x bytes of the form, what recomputation starts from
-    workspace      video N x D x fitted bytes: one recomputed block, its gradients, the head
+    workspace      one block's activations, as in recomputing it, and (video N x D + audio N x A) x fitted bytes of
+                   gradients beside them
     rope           fp32 cosine and sine over half the width: 4 bytes x (D + 2 A) x N video, 4 x 2 A x N audio
     text, latents  the batch itself
-    context        CUDA context and libraries (0 on a CPU);  allocator  reserved above allocated
+    context        CUDA context and libraries (0 on a CPU)
+    allocator      what torch reserves above what is in use: a constant and a share of all but the weights (0 on a CPU)
+
+The sum of the terms is what nvidia-smi shows, and what a plan compares with the card. The figures of a training step
+are calibrated on this trainer's own measurements; "calibration" in estimate_constants.json names the rows, and those
+that were left out to check.
 """
 
 import json
@@ -220,11 +226,10 @@ def training_terms(
     kept = min(keep, model.blocks)
     video, audio = batch.batch * batch.video_tokens, batch.batch * batch.audio_latents
     text = batch.batch * model.text_tokens
-    both = model.width + model.audio_width
+    elements = video * model.width + audio * model.audio_width  # of what one block hands to the next
     block = scale * (
-        video * model.width * _figure("activations", "video_bytes_per_width")
-        + audio * model.audio_width * _figure("activations", "audio_bytes_per_width")
-        + text * both * _figure("activations", "text_bytes_per_width")
+        elements * _figure("activations", "token_bytes_per_width")
+        + text * (model.width + model.audio_width) * _figure("activations", "text_bytes_per_width")
     )
     weights, gradients, moments = (part * model.adapter(rank) for part in OPTIMIZER_BYTES[optimizer])
     terms = {
@@ -233,8 +238,8 @@ def training_terms(
         "gradients": gradients,
         "optimizer": moments,
         "activations": round(kept * block),
-        "block inputs": (model.blocks - kept) * (video * model.width + audio * model.audio_width) * size,
-        "workspace": round(scale * video * model.width * _figure("activations", "workspace_bytes_per_width")),
+        "block inputs": (model.blocks - kept) * elements * size,
+        "workspace": round(block + scale * elements * _figure("activations", "gradient_bytes_per_width")),
         "rope": 4 * (video * (model.width + 2 * model.audio_width) + audio * 2 * model.audio_width),
         "text": text * 2 * model.text_width * 2,
         "latents": (video + audio) * LATENT_CHANNELS * 4 * 4,  # clean, noise, mixed and target, fp32
@@ -257,38 +262,40 @@ def validation_terms(
     terms = {
         "weights": model.transformer * size,
         "lora, gradients, optimizer": state,
-        "decoders": (model.video_decoder + model.video_encoder) * size + model.audio * 4,
+        "decoders": max((model.video_decoder + model.video_encoder) * size, model.audio * 4),  # one after the other
         "decoding": round(clip.pixels * _figure("device", "vae_bytes_per_pixel") * size / 2),
     }
     return _with_overhead(terms, device)
 
 
-def cache_terms(
-    model: Model, clip: Shape, *, form: Form, together: bool, device: Literal["cuda", "cpu"] = "cuda"
-) -> Terms:
-    """Bytes where VAE and text encoder run, by part. `together`: both loaded at once (offload_during_startup false)."""
+def cache_terms(model: Model, clip: Shape, *, form: Form, device: Literal["cuda", "cpu"] = "cuda") -> Terms:
+    """Bytes where VAEs and text encoder run, by part, in the largest of the cache stage's passes.
+
+    Each pass has one model in memory (ltx2_job.caching.encode), whatever offload_during_startup says.
+    """
     size = FORM_BYTES[form]
-    video = {
-        "video encoder": (model.video_encoder + model.video_decoder) * size,
-        "audio encoder": model.audio * 4,
-        "encoding": round(clip.pixels * _figure("device", "vae_bytes_per_pixel") * size / 2),
-    }
     states = _figure("device", "text_hidden_states") * model.text_tokens * model.text_width
-    text = {
-        "text encoder": model.text_encoder * size,
-        "connectors": model.connectors * size,
-        "hidden states": round(2 * states * size),  # as they leave the encoder, and stacked for the connectors
-    }
-    if together:
-        return _with_overhead({**video, **text}, device)
-    return _with_overhead(max(video, text, key=lambda part: sum(part.values())), device)
+    passes: list[Terms] = [
+        {
+            "video encoder": (model.video_encoder + model.video_decoder) * size,
+            "encoding": round(clip.pixels * _figure("device", "vae_bytes_per_pixel") * size / 2),
+        },
+        {"audio encoder": model.audio * 4},
+        {
+            "text encoder": model.text_encoder * size,
+            "connectors": model.connectors * size,
+            "hidden states": round(2 * states * size),  # as they leave the encoder, and stacked for the connectors
+        },
+    ]
+    return _with_overhead(max(passes, key=lambda part: sum(part.values())), device)
 
 
 def _with_overhead(terms: Terms, device: str) -> Terms:
     if device == "cpu":
         return terms
-    above = sum(value for name, value in terms.items() if name != "weights") * _figure("device", "allocator_fraction")
-    return {**terms, "context": round(_figure("device", "context_bytes")), "allocator": round(above)}
+    above = sum(value for name, value in terms.items() if name != "weights")
+    reserve = _figure("device", "allocator_bytes") + above * _figure("device", "allocator_fraction")
+    return {**terms, "context": round(_figure("device", "context_bytes")), "allocator": round(reserve)}
 
 
 def allocated(terms: Mapping[str, int]) -> int:
@@ -340,13 +347,18 @@ def host(device: Literal["cuda", "cpu"], processes: int, extra: int) -> Host:
     shm = _figure("host", "shm_bytes" if processes > 1 else "shm_bytes_single") * processes
     each = _figure("host", f"{kind}_process_bytes") + extra
     if device != "cpu":
-        each += _figure("host", "loading_bytes")
+        each += _figure("host", "spare_bytes")
     return Host(
         cpu_milli=round(_figure("host", f"{kind}_cpu_milli")) * processes,
         memory=round_up(processes * each + shm, GIB),
         shm=round(shm),
         scratch=round(_figure("host", f"{kind}_scratch_bytes")),
     )
+
+
+def decoded_clips(clip: Shape, form: Form) -> int:
+    """Host bytes of the clips that the cache stage has decoded ahead of the video encoder: 3 values a pixel."""
+    return round(_figure("host", "decoded_ahead") * clip.pixels * 3 * FORM_BYTES[form])
 
 
 def volume(model: Model, clip: Shape, *, rank: int, checkpoints: int, downloads: bool) -> int:

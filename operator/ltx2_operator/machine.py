@@ -13,6 +13,7 @@ from ltx2_operator import gpus
 from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE, GpuClass
 from ltx2_operator.processes import Machine
 
+MEMINFO: Final = Path("/proc/meminfo")
 KFD: Final = Path("/sys/class/kfd/kfd/topology/nodes")
 QUERY_SECONDS: Final = 15.0
 
@@ -118,6 +119,15 @@ def as_machine(found: list[LocalGpu], environ: Mapping[str, str]) -> Machine:
     if env.get("PYTHONPATH"):  # pods start in folders of their own
         env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in env["PYTHONPATH"].split(os.pathsep))
     return Machine(by_resource, env)
+
+
+def host_memory(meminfo: Path | None = None) -> int | None:
+    """Bytes of memory of this machine (MemTotal of /proc/meminfo), None where the system does not tell it so."""
+    try:
+        lines = (meminfo or MEMINFO).read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), None)
 
 
 def free_port() -> int:

@@ -147,18 +147,28 @@ def _form(memory: str) -> estimate.Form:
 
 def _train_plans(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model) -> list[tuple[str, Terms]]:
     """Each plan of the ladder with the terms of its peak: a training step, or decoding a sample clip beside it."""
-    training = resolved.training
-    batch, sample = batch_of(resolved), sample_of(resolved)
     plans = []
     for name in ladder(spec, resolved, cls):
-        shared: dict[str, Any] = {
-            "form": _form(name), "rank": training.lora_rank, "optimizer": training.optimizer, "device": cls.device,
-        }  # fmt: skip
-        peaks = [estimate.training_terms(model, batch, keep=keep_of(name), **shared)]
-        if sample is not None:
-            peaks.append(estimate.validation_terms(model, sample, **shared))
+        peaks = [_step_terms(resolved, cls, model, name, batch_of(resolved)), _sample_terms(resolved, cls, model, name)]
         plans.append((name, max(peaks, key=lambda terms: sum(terms.values()))))
     return plans
+
+
+def _step_terms(resolved: Resolved, cls: GpuClass, model: Model, name: str, batch: Shape) -> Terms:
+    return estimate.training_terms(model, batch, keep=keep_of(name), **_shared(resolved, cls, name))
+
+
+def _sample_terms(resolved: Resolved, cls: GpuClass, model: Model, name: str) -> Terms:
+    """Terms of decoding the largest sample clip, none where validation makes none."""
+    sample = sample_of(resolved)
+    return estimate.validation_terms(model, sample, **_shared(resolved, cls, name)) if sample is not None else {}
+
+
+def _shared(resolved: Resolved, cls: GpuClass, name: str) -> dict[str, Any]:
+    training = resolved.training
+    return {
+        "form": _form(name), "rank": training.lora_rank, "optimizer": training.optimizer, "device": cls.device,
+    }  # fmt: skip
 
 
 def _cache_plans(resolved: Resolved, cls: GpuClass, model: Model) -> list[tuple[str, Terms]]:
@@ -170,8 +180,7 @@ def _cache_plans(resolved: Resolved, cls: GpuClass, model: Model) -> list[tuple[
 def _cache_terms(resolved: Resolved, cls: GpuClass, model: Model, device: str = "") -> Terms:
     where: Literal["cpu", "cuda"] = "cpu" if device == "cpu" or cls is CPU else "cuda"
     form: estimate.Form = "fp32" if where == "cpu" else "bf16"
-    together = not resolved.training.offload_during_startup
-    return estimate.cache_terms(model, batch_of(resolved), form=form, together=together, device=where)
+    return estimate.cache_terms(model, batch_of(resolved), form=form, device=where)
 
 
 def _train_plan(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model, memory: str, terms: Terms) -> Plan:
@@ -193,7 +202,9 @@ def _train_plan(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model, mem
 
 def _cache_plan(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model, place: str, terms: Terms) -> Plan:
     in_host = place == "cpu" or cls is CPU
-    extra = sum(_cache_terms(resolved, cls, model, "cpu").values()) if in_host else 0
+    extra = estimate.decoded_clips(batch_of(resolved), "fp32" if in_host else "bf16")
+    if in_host:
+        extra += sum(_cache_terms(resolved, cls, model, "cpu").values())
     memory = ladder(spec, resolved, cls)[0]
     return _plan(spec, resolved, cls, model, "cache", memory, place, terms, extra, None)
 
@@ -237,7 +248,7 @@ def _plan(
             checkpoints=training.checkpoints_total_limit,
             downloads=str(training.pretrained_model_name_or_path).startswith(HUB_OWNER),
         ),
-        predicted_peak_bytes=estimate.allocated(terms),
+        predicted_peak_bytes=sum(terms.values()),
         predicted_seconds_per_step=seconds,  # type: ignore[arg-type]  # a figure becomes text on the way in
         terms=terms,
         corrections=[str(correction) for correction in resolved.corrections][:50],
@@ -335,8 +346,12 @@ def _what_would_fit(
     need, have = sum(terms.values()) / GIB, cls.memory_bytes / GIB
     sentence = f"{stage} with {name} needs {need:.1f} GiB, {cls.name} has {have:.1f} GiB"
     ideas = []
-    if stage == "train" and _fits(_least(resolved, cls, model, name, 1, 1), cls):
-        ideas += _smaller_clips(resolved, cls, model, name)
+    if stage == "train":
+        trains = _fits(_step_terms(resolved, cls, model, name, batch_of(resolved)), cls)
+        ideas = [] if trains else _smaller_clips(resolved, cls, model, name)
+        if not _fits(_sample_terms(resolved, cls, model, name), cls):
+            silent = "validation_disable: true"
+            ideas = [silent] if trains else [f"{idea} with {silent}" for idea in ideas]
     larger = [entry.name for entry in GPUS if _runs(spec, resolved, entry, stage, model)]
     if larger:
         ideas.append(f"gpu.class: {larger[0]}")
@@ -352,32 +367,21 @@ def _runs(spec: Spec, resolved: Resolved, cls: GpuClass, stage: Stage, model: Mo
     return any(_fits(terms, cls) for _, terms in plans)
 
 
-def _least(resolved: Resolved, cls: GpuClass, model: Model, name: str, batch: int, frames: int) -> Terms:
-    """Terms of a training step with another batch size and number of frames."""
-    asked = batch_of(resolved)
-    smaller = Shape(batch, asked.area, frames, estimate.audio_latents(frames) if asked.audio_latents else 0)
-    training = resolved.training
-    return estimate.training_terms(
-        model,
-        smaller,
-        form=_form(name),
-        keep=keep_of(name),
-        rank=training.lora_rank,
-        optimizer=training.optimizer,
-        device=cls.device,
-    )
-
-
 def _smaller_clips(resolved: Resolved, cls: GpuClass, model: Model, name: str) -> list[str]:
     """The largest batch and the most frames (8k+1) that fit, where they are smaller than what is asked for."""
     asked = batch_of(resolved)
+
+    def fits(batch: int, frames: int) -> bool:
+        smaller = Shape(batch, asked.area, frames, estimate.audio_latents(frames) if asked.audio_latents else 0)
+        return _fits(_step_terms(resolved, cls, model, name, smaller), cls)
+
     ideas = []
     for batch in range(asked.batch - 1, 0, -1):
-        if _fits(_least(resolved, cls, model, name, batch, asked.frames), cls):
+        if fits(batch, asked.frames):
             ideas.append(f"train_batch_size: {batch}")
             break
     for frames in range(asked.frames - 8, 0, -8):
-        if _fits(_least(resolved, cls, model, name, asked.batch, frames), cls):
+        if fits(asked.batch, frames):
             ideas.append(f"video.num_frames: {frames}")
             break
     return ideas

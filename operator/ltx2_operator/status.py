@@ -41,7 +41,9 @@ class Plan(StatusModel):
     shm_bytes: Bytes = Field(description="Size of /dev/shm.")
     ephemeral_bytes: Bytes = Field(description="Scratch disk of the pod.")
     volume_bytes: Bytes = Field(description="Predicted need on the volume.")
-    predicted_peak_bytes: Bytes = Field(description="Predicted peak of memory on the device.")
+    predicted_peak_bytes: Bytes = Field(
+        description="Predicted peak of memory on the device: all that nvidia-smi shows of the process."
+    )
     predicted_seconds_per_step: Figure | None = Field(
         default=None, description="Predicted seconds of one optimizer step."
     )
