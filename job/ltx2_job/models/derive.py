@@ -36,7 +36,9 @@ def refuse_unsupported(header: Header) -> None:
     """
     names, path = header.tensors, header.path
     if any(name.endswith((".lora_A.weight", ".lora_down.weight")) for name in names):
-        raise fault(f"{path} is a LoRA, not a model", "name the base model here, and the LoRA where a LoRA is asked for")
+        raise fault(
+            f"{path} is a LoRA, not a model", "name the base model here, and the LoRA where a LoRA is asked for"
+        )
     refuse_quantised(header)
     stamp = header.metadata.get("model_version", "")
     newer = stamp and not stamp.startswith(("2.0", "2.3"))
