@@ -37,6 +37,8 @@ def here(tmp_path, monkeypatch):
     stand_in_job.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(machine, "KFD", tmp_path / "none")
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text(f"MemTotal: {512 * 2**20} kB\nMemFree: 1 kB\n")
     monkeypatch.setattr(machine, "_nvidia", lambda environ: [])
     monkeypatch.setattr(preflight, "_checkpoint", lambda order: None)  # a name of the hub stands for one of any size
     workspace = tmp_path / "w"
@@ -250,6 +252,25 @@ def test_train_does_not_try_a_failure_again_by_itself(here, monkeypatch, capfd):
     behave(here, train={"exit": 70})
     assert main(["train", "--config", "config.json"]) == 70
     assert len(calls(here)) == 2
+
+
+def test_a_run_that_this_machine_has_no_memory_for_is_refused_before_it_starts(here, capfd):
+    (here.parent / "meminfo").write_text(f"MemTotal: {64 * 2**20} kB\n")
+    file = write(here, {"pretrained_model_name_or_path": "Lightricks/LTX-2"})
+    assert main(["run", file]) == 70
+    assert re.search(
+        r"train with fp32\S+ on cpu needs \d+ GiB of host memory, this machine has 64\.0 GiB; what would fit: "
+        r"gpu\.class: l40s, or a machine with \d+ GiB",
+        capfd.readouterr().err,
+    )
+    assert calls(here) == []
+
+
+def test_host_memory_is_read_from_the_kernel(tmp_path):
+    page = tmp_path / "meminfo"
+    assert machine.host_memory(page) is None
+    page.write_text("MemFree:  3 kB\nMemTotal:       24576000 kB\n")
+    assert machine.host_memory(page) == 24576000 * 1024
 
 
 def test_estimate_has_a_row_per_class_and_marks_the_cheapest_that_fits(here, capfd):

@@ -13,11 +13,11 @@ from typing import Any, Final
 from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
 from ltx2_job.workspace import RunFolder, read_json
-from ltx2_operator import accept, conditions, local, manifest
+from ltx2_operator import accept, conditions, host, local, manifest
 from ltx2_operator.attempts import Event
 from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
-from ltx2_operator.machine import as_machine, detect, free_port
+from ltx2_operator.machine import as_machine, detect, free_port, host_memory
 from ltx2_operator.pods import Settings
 from ltx2_operator.standin import LocalJobs
 
@@ -54,6 +54,9 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
     order = inputs.choose(order, found)
     plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
     cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
+    have = host_memory()
+    if have is not None:
+        host.require(order.training.spec, order.resolved, (cache_plan, plan), have, order.model)
     preflight.require(order, (cache_plan, plan), found)
     with local.locked(folder.root):
         state = local.load_state(folder.root)
