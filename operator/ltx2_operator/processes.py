@@ -160,6 +160,9 @@ def check_job(job: Mapping[str, Any]) -> None:
             _only(f"{place}.env[{index}].valueFrom", entry["valueFrom"], {"fieldRef", "secretKeyRef"}, NOTHING)
     for index, mount in enumerate(container.get("volumeMounts") or []):
         _only(f"{place}.volumeMounts[{index}]", mount, {"name", "mountPath", "readOnly"}, NOTHING)
+        files = any(one["name"] == mount["name"] and "configMap" in one for one in pod.get("volumes") or [])
+        if mount.get("readOnly") and not files:  # files of a ConfigMap are written read-only
+            raise CannotHonourError(f"{place}.volumeMounts[{index}].readOnly", "its folder stays writable; remove it")
     for index, volume in enumerate(pod.get("volumes") or []):
         _volume_fields(f"{where}.volumes[{index}]", volume)
 

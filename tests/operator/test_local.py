@@ -339,6 +339,7 @@ def test_a_changed_dict_is_a_changed_run(place):
         (("template", "spec", "containers", 0, "envFrom"), [], "containers[0].envFrom"),
         (("template", "spec", "containers", 0, "command"), [], "containers[0].command"),
         (("template", "spec", "containers", 0, "volumeMounts", 0, "subPath"), "x", "volumeMounts[0].subPath"),
+        (("template", "spec", "containers", 0, "volumeMounts", 0, "readOnly"), True, "volumeMounts[0].readOnly"),
         (("template", "spec", "containers", 0, "resources", "limits", "a.com/fpga"), 1, "resources.limits.a.com/fpga"),
         (("template", "spec", "volumes", 0, "hostPath"), {}, "volumes[0].hostPath"),
         (("template", "spec", "containers", 0, "env", 0, "valueFrom"), {"fileKeyRef": {}}, "valueFrom.fileKeyRef"),

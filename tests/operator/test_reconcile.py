@@ -1,5 +1,6 @@
 """reconcile, case by case: the protocol of attempts, budgets, pause, deadlines, conditions and events."""
 
+import copy
 from datetime import timedelta
 
 import pytest
@@ -611,3 +612,20 @@ def test_why_a_run_waits_is_said_with_a_remedy():
     cluster.settle()
     assert cluster.condition("Running")["reason"] == "ImagePull"
     assert "x/y cannot be pulled" in cluster.condition("Running")["message"]
+
+
+def test_a_namesakes_finished_job_is_neither_adopted_nor_judged():
+    # Catches: children taken by name alone, so that a re-created training goes on from the deleted one's attempt.
+    old = Cluster()
+    old.settle()
+    job = copy.deepcopy(old.active_job())
+    for labels in (job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]):
+        labels |= {"ltx2.dev/uid": "of the deleted one", "ltx2.dev/attempt": "7"}
+    job["metadata"]["name"] = "fox-cache-7"
+    old.conclude(job, "Complete", "CompletionsReached", "")
+    cluster = Cluster()
+    cluster.jobs["fox-cache-7"] = job
+    cluster.settle()
+    assert cluster.status["attempt"] == 1
+    assert cluster.status["failures"] == 0
+    assert {"fox-cache-7", "fox-cache-1"} == set(cluster.jobs)

@@ -15,9 +15,10 @@ from ltx2_operator.classify import is_alive
 from ltx2_operator.reconcile import reconcile
 from simulated_cluster import SETTINGS, Cluster, training, use_fakes
 
-PROFILE = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+PROFILE = settings(derandomize=True, deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 CODES = (0, 1, 64, 65, 66, 69, 70, 73, 75, 77, 78, 79, 80, 85, 86, 87, 128, 134, 137, 139, 143)
 
+LOOK_ONCE = ("look", False, False, 0)
 LOOK = st.tuples(st.just("look"), st.booleans(), st.booleans(), st.integers(0, 2))
 WORLD = st.one_of(
     st.tuples(st.just("start"), st.sampled_from(["Pending", "Running"])),
@@ -33,7 +34,14 @@ WORLD = st.one_of(
     st.tuples(st.just("suspend"), st.booleans()),
     st.tuples(st.just("retries"), st.integers(0, 6)),
 )
-HISTORY = st.lists(st.one_of(LOOK, LOOK, WORLD), max_size=60)
+# A stage, from its Job to its end, or (None) until it runs: single events alone seldom get as far as a second attempt.
+STAGE = st.tuples(
+    st.just("stage"),
+    st.sampled_from([None, None, 0, 0, 0, *CODES]),
+    st.sampled_from([None, "PreemptionByScheduler"]),
+    st.integers(0, 700),
+)
+HISTORY = st.lists(st.one_of(LOOK, LOOK, WORLD, STAGE, STAGE), max_size=40)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,6 +59,12 @@ def apply(cluster, event):
             cluster.start(phase)
         case ("end", code, disrupted, reason):
             cluster.end(code, disrupted=disrupted if code else None, reason=reason if code == 137 else None)
+        case ("stage", code, disrupted, seconds):
+            way = [("wait", 601), LOOK_ONCE, LOOK_ONCE, ("start", "Running"), LOOK_ONCE, ("wait", seconds)]
+            for one in way if code is None else [*way, ("end", code, disrupted, None), LOOK_ONCE, LOOK_ONCE]:
+                before = copy.deepcopy(cluster.status)
+                apply(cluster, one)
+                check(cluster, before)
         case ("checkpoint_end", step):
             if cluster.alive():
                 labels = cluster.alive()[0]["metadata"]["labels"]
@@ -67,6 +81,10 @@ def apply(cluster, event):
             getattr(cluster, name)()
 
 
+def step_of(status):
+    return (status.get("checkpoint") or {}).get("step", 0)
+
+
 def check(cluster, before):
     """What must hold after every single event."""
     live = {
@@ -78,8 +96,14 @@ def check(cluster, before):
     unfinished = [name for name, job in cluster.jobs.items() if not cluster.finished(job)]
     assert len(unfinished) <= 1, f"two unfinished Jobs: {unfinished}"
     after = cluster.status
-    for key in ("attempt", "execution"):
-        assert after.get(key, 0) >= before.get(key, 0)
+    # Catches: a budget that a finished cache stage, a pause or a new attempt gives back.
+    for key in ("attempt", "execution", "failures"):
+        assert after.get(key, 0) >= before.get(key, 0), f"{key} fell"
+    for stage in ("train", "cache"):
+        assert after.get("rung", {}).get(stage, 0) >= before.get("rung", {}).get(stage, 0), f"rung of {stage} fell"
+    assert step_of(after) >= step_of(before), "the newest checkpoint went back"
+    if "DeadlineExceeded" not in {c["reason"] for c in before.get("conditions", []) if c["type"] == "Failed"}:
+        assert after.get("runningSeconds", 0) >= before.get("runningSeconds", 0), "seconds of running fell"
     was = {c["type"] for c in before.get("conditions", []) if c["status"] == "True"}
     if "Succeeded" in was:
         assert cluster.true("Succeeded")
