@@ -12,7 +12,6 @@ Everything is written and synced in a hidden temporary folder, which is then ren
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job.errors import ConfigError, Problem
-from ltx2_job.workspace import sync_folder
+from ltx2_job.workspace import sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,13 +77,13 @@ def save(
             temporary / MANIFEST,
             json.dumps({"version": VERSION, "step": step, "files": files}, indent=2, sort_keys=True),
         )
-        _sync(temporary / MANIFEST)
-        sync_folder(temporary)
+        sync(temporary / MANIFEST)
+        sync(temporary)
         guard()
         target = folder / name_of(step)
         _set_aside(target)
         temporary.rename(target)
-        sync_folder(folder)
+        sync(folder)
         return target
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -190,7 +189,7 @@ def _set_aside(path: Path) -> None:
     if path.exists():
         hidden = path.with_name(f"{_HIDDEN}removed-{secrets.token_hex(4)}")
         path.rename(hidden)
-        sync_folder(path.parent)
+        sync(path.parent)
         shutil.rmtree(hidden, ignore_errors=True)
 
 
@@ -231,14 +230,6 @@ def _write(path: Path, text: str) -> None:
 
 def _seal(path: Path) -> dict[str, Any]:
     """Sync a file and give its manifest entry."""
-    _sync(path)
+    sync(path)
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

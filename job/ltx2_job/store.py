@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ltx2_job.errors import StorageError
-from ltx2_job.workspace import sync_folder
+from ltx2_job.workspace import sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ class Store:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_folder(path.parent)
+        sync(path.parent)
         return path
 
     def get(self, kind: str, key: str) -> "dict[str, Tensor]":
@@ -170,7 +170,7 @@ def _make_folders(folder: Path) -> None:
         return
     _make_folders(folder.parent)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:

@@ -8,7 +8,7 @@ nothing fits, the error says what would: fewer frames, a smaller batch, or anoth
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from ltx2_job import estimate
+from ltx2_job import estimate, exitcodes
 from ltx2_job.config import Resolved
 from ltx2_job.errors import ConfigError, JobError, Problem
 from ltx2_job.estimate import GIB, Model, Shape, Terms
@@ -27,6 +27,8 @@ HUB_OWNER: Final = "Lightricks/"  # its repositories hold models of known sizes
 
 class NoFit(JobError):
     """Nothing that is offered can run this; the message says what would fit."""
+
+    exit_code = exitcodes.CONFIG
 
 
 class NotOffered(NoFit):

@@ -257,7 +257,7 @@ def test_train_does_not_try_a_failure_again_by_itself(here, monkeypatch, capfd):
 def test_a_run_that_this_machine_has_no_memory_for_is_refused_before_it_starts(here, capfd):
     (here.parent / "meminfo").write_text(f"MemTotal: {64 * 2**20} kB\n")
     file = write(here, {"pretrained_model_name_or_path": "Lightricks/LTX-2"})
-    assert main(["run", file]) == 70
+    assert main(["run", file]) == 78
     assert re.search(
         r"train with fp32\S+ on cpu needs \d+ GiB of host memory, this machine has 64\.0 GiB; what would fit: "
         r"gpu\.class: l40s, or a machine with \d+ GiB",
@@ -297,6 +297,9 @@ def test_check_names_corrections_and_what_is_not_supported(here, capfd):
     assert calls(here) == []
     (here / "config.json").write_text(json.dumps(CONFIG | {"data_backend_config": DATASETS}))
     assert main(["check", "config.json"]) == 0
+    assert "not in this workspace" not in capfd.readouterr().out
+    assert main(["check", write(here, {"pretrained_model_name_or_path": "Some/Model"})]) == 0
+    assert "not in this workspace: pretrained_model_name_or_path: Some/Model is no file" in capfd.readouterr().out
 
 
 def test_gpus_lists_the_table_and_this_machine(here, capfd):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltx2_job import checkpoint
+from ltx2_job import checkpoint, exitcodes
 from ltx2_job.errors import JobError, Stopped
 from ltx2_job.models.transformer import LTX2Transformer
 from ltx2_job.stage import Stage
@@ -25,7 +25,12 @@ Validate = Callable[[LTX2Transformer, int], list[Path]]
 
 
 class NotFiniteError(JobError):
-    """A gradient was infinite or not a number: the weights after it are lost, the last checkpoint is good."""
+    """A gradient was infinite or not a number: the weights after it are lost, the last checkpoint is good.
+
+    Ends the run as a configuration to change: training is deterministic, so another attempt would end the same way.
+    """
+
+    exit_code = exitcodes.CONFIG
 
 
 class Late:

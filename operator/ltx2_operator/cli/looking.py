@@ -14,7 +14,7 @@ from ltx2_operator import gpus as table_of
 from ltx2_operator import manifest, sizing
 from ltx2_operator.accept import GIB
 from ltx2_operator.api import not_supported_yet, parse
-from ltx2_operator.cli import inputs
+from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import table, total_steps
 from ltx2_operator.conditions import duration_text, moment
 from ltx2_operator.local import STATE_FILE
@@ -65,6 +65,8 @@ def check(args: Namespace) -> int:
     print(
         f"{args.file}: {order.name} is valid: {len(order.resolved.clips)} datasets, {total_steps(order) or '?'} steps"
     )
+    for line in preflight.missing(order):
+        print(f"not in this workspace: {line}")
     return exitcodes.OK
 
 

@@ -25,6 +25,17 @@ def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> N
     _clips(order)
 
 
+def missing(order: Order) -> list[str]:
+    """What a run in this workspace would lack, a line each; on a cluster it may lie on the volume."""
+    found = []
+    for look in (_checkpoint, _clips):
+        try:
+            look(order)
+        except NoInputError as error:
+            found.append(str(error))
+    return found
+
+
 def _gpus(plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
     vendors = {NVIDIA_RESOURCE: "nvidia", AMD_RESOURCE: "amd"}
     for plan in plans:

@@ -50,7 +50,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(Superseded):
             checkpoint.save(tmp_path, 2, ADAPTER, MOMENTS, {}, guard)
     else:
-        monkeypatch.setattr(checkpoint, "sync_folder", full)
+        monkeypatch.setattr(checkpoint, "sync", full)
         with pytest.raises(OSError, match="No space left"):
             checkpoint.save(tmp_path, 2, ADAPTER, MOMENTS, {})
     assert [p.name for p in tmp_path.iterdir()] == ["step-0000001"]
