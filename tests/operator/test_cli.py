@@ -298,8 +298,9 @@ def test_check_names_corrections_and_what_is_not_supported(here, capfd):
     (here / "config.json").write_text(json.dumps(CONFIG | {"data_backend_config": DATASETS}))
     assert main(["check", "config.json"]) == 0
     assert "not in this workspace" not in capfd.readouterr().out
-    assert main(["check", write(here, {"pretrained_model_name_or_path": "Some/Model"})]) == 0
-    assert "not in this workspace: pretrained_model_name_or_path: Some/Model is no file" in capfd.readouterr().out
+    (here / "datasets").rename(here / "elsewhere")
+    assert main(["check", "config.json"]) == 0
+    assert "not in this workspace: datasets, clips: instance_data_dir: there is no folder" in capfd.readouterr().out
 
 
 def test_gpus_lists_the_table_and_this_machine(here, capfd):
