@@ -261,7 +261,7 @@ def _turn(frame: "av.VideoFrame") -> tuple[bool, bool, bool]:
     From the display matrix, in which (x, y) goes to (a x + c y, b x + d y), 16.16 fixed point. Raises Refused for a
     matrix that is no rotation by quarter turns, with or without mirroring.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return (False, False, False)
     a, b, _, c, d, *_ = (value / 65536 for value in struct.unpack("=9i", bytes(data)[:36]))
