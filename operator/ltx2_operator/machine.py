@@ -61,9 +61,8 @@ def parse_nvidia(text: str) -> list[LocalGpu]:
     for line in text.splitlines():
         parts = [part.strip() for part in line.split(",")]
         if len(parts) == 3 and parts[0].isdigit():
-            label = parts[1].replace(" ", "-")  # how GPU feature discovery writes the product
             memory = int(parts[2]) if parts[2].isdigit() else 0
-            found.append(LocalGpu(parts[0], "nvidia", parts[1], memory, _by_label(gpus.NVIDIA_PRODUCT, label)))
+            found.append(LocalGpu(parts[0], "nvidia", parts[1], memory, gpus.of_product(parts[1])))
     return found
 
 
@@ -83,12 +82,9 @@ def _amd(kfd: Path) -> list[LocalGpu]:
         for bank in path.parent.glob("mem_banks/*/properties"):
             values = dict(line.split(maxsplit=1) for line in bank.read_text().splitlines() if " " in line)
             memory = max(memory, int(values.get("size_in_bytes", 0)) // 2**20)
-        found.append(LocalGpu(str(len(found)), "amd", f"AMD {device}", memory, _by_label(gpus.AMD_DEVICE, device)))
+        known = next((entry for entry in gpus.CLASSES if device in entry.labels.get(gpus.AMD_DEVICE, ())), None)
+        found.append(LocalGpu(str(len(found)), "amd", f"AMD {device}", memory, known))
     return found
-
-
-def _by_label(key: str, value: str) -> GpuClass | None:
-    return next((entry for entry in gpus.CLASSES if value in entry.labels.get(key, ())), None)
 
 
 def classes(found: list[LocalGpu], count: int) -> list[GpuClass]:
