@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+import velocities
 from ltx2_job.memory.plan import MemoryPlan
 from ltx2_job.models.load import Checkpoint
 from ltx2_job.models.transformer import LTX2Transformer, Stream
-from reference import transformer as reference
 
 GRID, FPS, AUDIO, TEXT = (3, 2, 3), 25.0, 9, 16
 TOLERANCE = {
@@ -62,22 +62,7 @@ def _ours(case: dict[str, Any], model: LTX2Transformer, device: torch.device) ->
 
 
 def _expected(case: dict[str, Any], model: LTX2Transformer) -> list[np.ndarray]:
-    weights = {name: value.double().cpu().numpy() for name, value in model.state_dict().items()}
-    samples = []
-    for index in range(2):
-        sides = [
-            reference.Side(
-                stream.latent[index].double().numpy(),
-                float(stream.sigma[index]),
-                np.zeros(stream.latent.shape[1], bool) if stream.clean is None else stream.clean[index].numpy(),
-                stream.text[index].double().numpy(),
-            )
-            for stream in (case["video"], case["audio"])
-        ]
-        samples.append(
-            reference.velocity(weights, model.config, *sides, GRID, FPS, a2v_scale=float(case["heard"][index]))
-        )
-    return [np.stack(parts) for parts in zip(*samples, strict=True)]
+    return velocities.expected(model, model.config, case["video"], case["audio"], case["heard"], GRID, FPS)
 
 
 def _error(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:

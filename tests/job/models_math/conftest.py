@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+import velocities
 from ltx2_job.models.transformer import LTX2Transformer, Stream
-from reference import transformer as reference
 
 GRID, FPS, AUDIO, TEXT = (3, 2, 3), 25.0, 7, 5
 
@@ -58,21 +58,9 @@ class Case:
 
     def expected(self, **options):
         """The reference's velocity of both modalities, float64 arrays [B, N, C]."""
-        weights = {name: value.numpy() for name, value in self.model.state_dict().items()}
-        samples = []
-        for index in range(2):
-            sides = [
-                reference.Side(
-                    stream.latent[index].double().numpy(),
-                    float(stream.sigma[index]),
-                    np.zeros(stream.latent.shape[1], bool) if stream.clean is None else stream.clean[index].numpy(),
-                    stream.text[index].double().numpy(),
-                )
-                for stream in (self.video, self.audio)
-            ]
-            scale = {"a2v_scale": float(self.a2v_scale[index]), **options}
-            samples.append(reference.velocity(weights, self.config, *sides, GRID, FPS, **scale))
-        return [np.stack(parts) for parts in zip(*samples, strict=True)]
+        return velocities.expected(
+            self.model, self.config, self.video, self.audio, self.a2v_scale, GRID, FPS, **options
+        )
 
 
 def error(ours, expected):
