@@ -35,6 +35,13 @@ PUBLISHED = Architecture(
 )
 """LTX-2.0 as published."""
 
+GEMMA: dict[str, Any] = {
+    "model_type": "gemma3_text", "vocab_size": 262_208, "hidden_size": 3840, "intermediate_size": 15_360,
+    "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256,
+    "query_pre_attn_scalar": 256, "sliding_window": 1024, "max_position_embeddings": 131_072,
+}  # fmt: skip
+"""Gemma 3 12B's language model as published."""
+
 WRITERS = 8  # threads: drawing, converting and writing overlap
 
 
@@ -50,6 +57,32 @@ def reserve(path: Path, arch: Architecture = PUBLISHED) -> Header:
         data = sum(TYPES[layout.dtype_of(name)].itemsize * math.prod(shape) for name, shape in shapes.items())
         file.truncate(8 + len(raw) + data)
     return read_header(path)
+
+
+def reserve_gemma(folder: Path) -> None:
+    """Write a folder of Gemma 3 12B without values: its language model reads as zeros. The tokenizer is a small one."""
+    from accelerate import init_empty_weights
+    from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3TextModel
+
+    from ltx2_job.models.gemma import MAX_TOKENS
+    from ltx2_job.models.tiny_gemma import tokenizer
+
+    with init_empty_weights():
+        model = Gemma3TextModel(Gemma3TextConfig(**GEMMA))
+    entries = {
+        f"language_model.model.{name}": ("BF16", tuple(tensor.shape)) for name, tensor in model.named_parameters()
+    }
+    raw = encode_header(entries, {"format": "pt"})
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.truncate(8 + len(raw) + 2 * sum(map(math.prod, shapes.values())))
+    small = tokenizer()
+    small.model_max_length = MAX_TOKENS
+    small.save_pretrained(str(folder))
+    described = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": GEMMA}
+    (folder / "config.json").write_text(json.dumps(described))
 
 
 def write_checkpoint(path: Path, arch: Architecture = PUBLISHED, seed: int = 0, device: str = "cpu") -> int:
