@@ -70,9 +70,8 @@ def reserve_gemma(folder: Path) -> None:
 
     with init_empty_weights():
         model = Gemma3TextModel(Gemma3TextConfig(**GEMMA))
-    entries = {
-        f"language_model.model.{name}": ("BF16", tuple(tensor.shape)) for name, tensor in model.named_parameters()
-    }
+    shapes = {f"language_model.model.{name}": tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    entries = {name: ("BF16", shape) for name, shape in shapes.items()}
     raw = encode_header(entries, {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "model.safetensors").open("wb") as file:
