@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TextIO
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+BESIDE_BAR: Final = 100  # columns of a terminal that the numbers of a step take
 LINE_SECONDS: Final = 10.0  # a plain line for steps or items at most this often
 
 
@@ -68,6 +69,7 @@ class RichConsole:
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
         from rich.progress import ProgressColumn as Column
+        from rich.table import Column as Fixed
         from rich.text import Text
 
         class Pace(Column):
@@ -76,14 +78,24 @@ class RichConsole:
             def render(self, task: Task) -> Text:
                 return Text("" if task.speed is None or task.fields["text"] else f"{task.speed:.1f}/s")
 
+        class Numbers(Column):
+            """The training's own text: the only column that is cut where the terminal is narrow."""
+
+            def render(self, task: Task) -> Text:
+                return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+        def whole() -> Fixed:
+            return Fixed(no_wrap=True)
+
+        terminal = Terminal(file=stream)
         self._progress = Progress(
-            TextColumn("{task.description:8}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            Pace(),
-            TextColumn("{task.fields[text]}"),
-            console=Terminal(file=stream),
+            TextColumn("{task.description}", table_column=whole()),
+            MofNCompleteColumn(table_column=whole()),
+            BarColumn(min(40, max(4, terminal.width - BESIDE_BAR)), table_column=whole()),
+            TimeRemainingColumn(compact=True, table_column=whole()),
+            Pace(table_column=whole()),
+            Numbers(),
+            console=terminal,
         )
         self._tasks: dict[str, TaskID] = {}
         self._progress.start()

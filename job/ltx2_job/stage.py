@@ -1,6 +1,5 @@
 """Everything that the code of a stage is given: configuration, plan, folders, identity, and the wish to stop."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -12,16 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ltx2_job.errors import ConfigError, Problem, Stopped
 from ltx2_job.fence import Fence, Owner
 from ltx2_job.reporter import LiveReporter, Reporter
+from ltx2_job.same_run import require_same
 from ltx2_job.workspace import RunFolder, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
     from ltx2_job.config import DatasetConfig, Resolved, TrainingConfig
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# How to start and where to write, not what is trained: these may differ between two commands on one run folder.
-FREE_KEYS: Final = frozenset({"resume_from_checkpoint", "output_dir"})
-# Values of resume_from_checkpoint that name no checkpoint in particular.
-UNNAMED_CHECKPOINTS: Final = (None, "", "latest")
 
 
 class StopFlag:
@@ -195,68 +191,13 @@ def open_stage(
 
 
 def ensure_same_run(run: RunFolder, dump: Mapping[str, Any], resume_from: str | None) -> None:
-    """Write config.json and datasets.json into the run folder, or see that they are already the same.
+    """Write config.json and datasets.json into the run folder, unless it belongs to another configuration.
 
-    A folder that holds neither a checkpoint nor a result has nothing to protect: its copies are written anew. One that
-    does is refused when another configuration made it, unless `resume_from` names a checkpoint: then the user has
-    chosen what to go on from. Raises ConfigError with one problem for each key that differs.
+    Raises ConfigError as require_same does.
     """
-    kept = run.result.exists() or any(run.checkpoints.glob("*/manifest.json"))
-    if kept and run.config.exists() and resume_from in UNNAMED_CHECKPOINTS:
-        before = {"config": _read(run.config), "datasets": _read(run.datasets) if run.datasets.exists() else []}
-        problems = [
-            Problem(
-                where,
-                f"is {_show(new)}, but {run.root} was made with {_show(old)}",
-                "use another name, the old value, or name a checkpoint to go on from in resume_from_checkpoint",
-            )
-            for where, old, new in differences(before, dump)
-        ]
-        if problems:
-            raise ConfigError(problems)
+    require_same(run, dump, resume_from)
     write_json(run.config, dump["config"])
     write_json(run.datasets, dump["datasets"])
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Where two dumps of a resolved configuration differ: (dotted name, old, new), FREE_KEYS left out.
-
-    Both are resolved again first, so that a default that came with a newer version is no difference. Datasets are
-    matched by id, and compared as a whole where one of them is missing.
-    """
-    before, now = _modern(before), _modern(now)
-    found = [
-        (f"config.{key}", before["config"].get(key), now["config"].get(key))
-        for key in sorted(set(before["config"]) | set(now["config"]))
-        if key not in FREE_KEYS and before["config"].get(key) != now["config"].get(key)
-    ]
-    old, new = ({item.get("id"): item for item in page["datasets"]} for page in (before, now))
-    for name in sorted(set(old) | set(new), key=str):
-        if name in old and name in new:
-            keys = sorted(set(old[name]) | set(new[name]))
-            found += [
-                (f"datasets[{name}].{key}", old[name].get(key), new[name].get(key))
-                for key in keys
-                if old[name].get(key) != new[name].get(key)
-            ]
-        else:
-            found.append((f"datasets[{name}]", old.get(name), new.get(name)))
-    return found
-
-
-def _modern(dump: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dump as this version would write it; as it is if this version no longer accepts it."""
-    from ltx2_job.config import resolve
-
-    try:
-        return json.loads(json.dumps(resolve(dump["config"], dump["datasets"]).dump()))
-    except ConfigError:
-        return json.loads(json.dumps(dump))
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _read(path: Path) -> Any:

@@ -43,6 +43,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "_checkpoint", lambda order: None)  # a name of the hub stands for one of any size
     workspace = tmp_path / "w"
     (workspace / "datasets/videos").mkdir(parents=True)
+    (workspace / "datasets/videos/a.mp4").touch()
     monkeypatch.chdir(workspace)
     return workspace
 
@@ -130,6 +131,32 @@ def test_run_says_plan_and_summary_and_a_second_run_is_done_at_once(here, capfd,
     assert len(calls(here)) == 2
     assert main(["ls"]) == 0
     assert re.search(r"fox\s+Succeeded\s+5/5\s+0.2500", capfd.readouterr().out)
+
+
+@pytest.mark.parametrize("proof", ["result.json", "checkpoints/step-0000003/manifest.json"])
+def test_a_changed_configuration_of_a_kept_run_is_refused_once_before_anything_starts(here, capfd, proof):
+    # Catches: a process that is started only to refuse, the refusal said by the job and again by the command.
+    main(["run", write(here, {"lora_rank": 4})])
+    run = here / "runs/fox"
+    (run / "config.json").write_text(calls(here)[0]["files"]["config.json"])
+    (run / "datasets.json").write_text(calls(here)[0]["files"]["datasets.json"])
+    (run / proof).parent.mkdir(parents=True, exist_ok=True)
+    (run / proof).write_text("{}")
+    started, before = len(calls(here)), (run / "training.json").read_bytes()
+    capfd.readouterr()
+    other = {"lora_rank": 8, "learning_rate": 2e-4}
+    assert main(["run", write(here, other)]) == 78
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        f"{start}config.{key}: is {new}, but {run} was made with {old}; use another name, the old value, or name a "
+        "checkpoint to go on from in resume_from_checkpoint"
+        for start, key, new, old in (("ltx2: ", "learning_rate", 0.0002, 0.0001), ("", "lora_rank", 8, 4))
+    ]
+    assert len(calls(here)) == started and (run / "training.json").read_bytes() == before
+    # The same again, and a named checkpoint to go on from, are no mistakes.
+    assert main(["run", write(here, {"lora_rank": 4})]) == 0
+    assert main(["run", write(here, {**other, "resume_from_checkpoint": "step-0000003"})]) == 0
 
 
 def test_a_changed_configuration_is_another_run(here):
@@ -300,7 +327,10 @@ def test_check_names_corrections_and_what_is_not_supported(here, capfd):
     assert "not in this workspace" not in capfd.readouterr().out
     (here / "datasets").rename(here / "elsewhere")
     assert main(["check", "config.json"]) == 0
-    assert "not in this workspace: datasets, clips: instance_data_dir: there is no folder" in capfd.readouterr().out
+    assert (
+        "not in this workspace: datasets[clips].instance_data_dir: datasets/videos: there is no such folder"
+        in capfd.readouterr().out
+    )
 
 
 def test_gpus_lists_the_table_and_this_machine(here, capfd):

@@ -48,9 +48,11 @@ def here(tmp_path, monkeypatch):
         return estimate.known_model("small") if named_small else read(resolved, place)
 
     monkeypatch.setattr(inputs, "read_model", small)
+    monkeypatch.setattr(preflight, "_text_encoder", lambda order: None)
     workspace = tmp_path / "w"
     (workspace / "models/small").mkdir(parents=True)
     (workspace / "clips").mkdir()
+    (workspace / "clips/a.mp4").touch()
     monkeypatch.chdir(workspace)
     return workspace
 
@@ -100,7 +102,7 @@ def refused(here, capfd, text, code, words):
             66,
             "pretrained_model_name_or_path: Lightricks/LTX-2 is no file or folder of the workspace",
         ),
-        ({"spec__datasets": [{**MANIFEST["spec"]["datasets"][0], "instance_data_dir": "clps"}]}, 66, "no folder"),
+        ({"spec__datasets": [{**MANIFEST["spec"]["datasets"][0], "instance_data_dir": "clps"}]}, 66, "no such folder"),
     ],
 )
 def test_a_wrong_manifest_is_one_line_and_leaves_nothing(here, capfd, monkeypatch, parts, code, words):

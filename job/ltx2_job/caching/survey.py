@@ -21,8 +21,8 @@ from ltx2_job.caching import keys
 from ltx2_job.caching.remember import Memory, content_hash, identity
 from ltx2_job.data.captions import captions
 from ltx2_job.data.decoder import Decoder, Probe, Unusable
-from ltx2_job.data.discover import find_clips
 from ltx2_job.data.sizes import Timing, clip_frames, timing, training_size
+from ltx2_job.discover import find_clips
 
 if TYPE_CHECKING:
     from ltx2_job.config import DatasetConfig

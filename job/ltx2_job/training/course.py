@@ -7,7 +7,8 @@ from ltx2_job import checkpoint
 from ltx2_job.checkpoint import Loaded
 from ltx2_job.config import TrainingConfig
 from ltx2_job.errors import ConfigError, Problem
-from ltx2_job.stage import UNNAMED_CHECKPOINTS, Stage
+from ltx2_job.same_run import UNNAMED_CHECKPOINTS
+from ltx2_job.stage import Stage
 from ltx2_job.training.adapters import AdapterSet
 from ltx2_job.training.held_out import Measurement
 from ltx2_job.training.optimizers import Optimizer

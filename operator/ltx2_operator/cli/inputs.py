@@ -12,6 +12,7 @@ from ltx2_job import estimate
 from ltx2_job.config import Resolved, resolve
 from ltx2_job.errors import ConfigError, NoInputError, Problem
 from ltx2_job.estimate import Model
+from ltx2_job.models.sources import open_source
 from ltx2_job.workspace import RunFolder, Workspace
 from ltx2_operator import manifest, sizing
 from ltx2_operator.accept import resolve_spec
@@ -122,6 +123,7 @@ def read_model(resolved: Resolved, workspace: Workspace) -> Model | None:
                 f"pretrained_model_name_or_path: {path} does not exist; put the checkpoint there or name another"
             )
         return None
+    open_source(path)  # says what a file is that is no LTX-2; the look for sizes would only miss them
     gemma = resolved.training.pretrained_gemma_model_name_or_path
     beside = workspace.resolve(gemma) if gemma else None
     return estimate.read_model(path, beside if beside is not None and beside.is_dir() else None)

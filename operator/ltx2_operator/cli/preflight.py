@@ -5,11 +5,19 @@ A cluster would let such a pod wait (for a GPU, for clips, for a download); whoe
 
 from collections.abc import Sequence
 
+from ltx2_job.discover import find_clips
 from ltx2_job.errors import ConfigError, NoInputError, Problem
+from ltx2_job.models.gemma import find_gemma
+from ltx2_job.same_run import require_same
 from ltx2_operator.cli.inputs import Order
 from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE
 from ltx2_operator.machine import LocalGpu
 from ltx2_operator.status import Plan
+
+
+def require_same_run(order: Order) -> None:
+    """Raise ConfigError, a problem for each key, if the run's folder holds what another configuration has made."""
+    require_same(order.folder, order.resolved.dump(), order.resolved.training.resume_from_checkpoint)
 
 
 def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
@@ -22,13 +30,14 @@ def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> N
         raise ConfigError(Problem("spec.suspend", "true: the manifest pauses this training", "write false to run it"))
     _gpus(plans, found)
     _checkpoint(order)
+    _text_encoder(order)
     _clips(order)
 
 
 def missing(order: Order) -> list[str]:
     """What a run in this workspace would lack, a line each; on a cluster it may lie on the volume."""
     found = []
-    for look in (_checkpoint, _clips):
+    for look in (_checkpoint, _text_encoder, _clips):
         try:
             look(order)
         except NoInputError as error:
@@ -63,14 +72,32 @@ def _checkpoint(order: Order) -> None:
         )
 
 
+def _text_encoder(order: Order) -> None:
+    """Gemma 3, where the checkpoint itself is here; a run that has its index has encoded its captions already."""
+    config = order.resolved.training
+    path = order.workspace.resolve(config.pretrained_model_name_or_path)
+    if order.folder.index.exists() or not path.exists():
+        return
+    named = config.pretrained_gemma_model_name_or_path
+    chosen = order.workspace.resolve(named) if named else None
+    if chosen is not None and not chosen.exists():
+        raise NoInputError(
+            f"pretrained_gemma_model_name_or_path: {named} is no folder of the workspace ({chosen}); put Gemma 3 there "
+            "(google/gemma-3-12b-it) or name its folder"
+        )
+    gemma = find_gemma(path, chosen)
+    if gemma is None:
+        raise NoInputError(
+            f"pretrained_gemma_model_name_or_path: there is no Gemma 3 beside {path}; put the folder of "
+            "google/gemma-3-12b-it there as `gemma`, or name it with this key"
+        )
+    _ = gemma.config, gemma.tokens, gemma.tensors  # each raises CheckpointError for what is no Gemma 3
+
+
 def _clips(order: Order) -> None:
     """The folders of the datasets; a run that has its index has found its clips already."""
     if order.folder.index.exists():
         return
     for dataset in order.resolved.clips:
-        path = order.workspace.resolve(dataset.instance_data_dir or "")
-        if not path.is_dir():
-            raise NoInputError(
-                f"datasets, {dataset.id}: instance_data_dir: there is no folder {path}; put the clips there, or name "
-                "the folder that holds them"
-            )
+        named = dataset.instance_data_dir or ""
+        find_clips(order.workspace.resolve(named), f"datasets[{dataset.id}].instance_data_dir: {named}")

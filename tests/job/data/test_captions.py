@@ -7,7 +7,7 @@ import pytest
 
 from ltx2_job.data.captions import captions
 from ltx2_job.data.decoder import Unusable
-from ltx2_job.data.discover import find_clips
+from ltx2_job.discover import find_clips
 from ltx2_job.errors import ConfigError, NoInputError
 
 

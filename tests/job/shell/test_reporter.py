@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import socket
 import urllib.request
 
@@ -281,6 +282,24 @@ def test_a_terminal_gets_bars_and_a_file_gets_lines():
     assert (
         "video" in text and "3/9" in text and "5/20" in text and "loss 0.5000" in text and "wrote [bold]a.mp4" in text
     )
+
+
+@pytest.mark.parametrize(
+    ("columns", "numbers"), [(40, "loss 0.1"), (80, "audio 0.0234  1.83 s/s"), (160, "GPU 61.6 GiB")]
+)
+def test_a_narrow_terminal_cuts_the_numbers_and_never_the_count(monkeypatch, columns, numbers):
+    """Catches `1250…` for 1250/2000: what a person looks for first is the last thing to be cut."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    console = RichConsole(stream)
+    memory = ("GPU", int(61.6 * 2**30))
+    values = {"loss": 0.1234, "loss_video": 0.1, "loss_audio": 0.0234, "seconds_per_step": 1.83}
+    console.step(1250, 2000, describe(values, 1380, memory))
+    console.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    last = next(line for line in reversed(shown.splitlines()) if "train" in line).strip()
+    assert "1250/2000" in last and numbers in last
+    assert len(last) <= columns
 
 
 def test_numbers_for_people():

@@ -9,6 +9,7 @@ from ltx2_job.errors import NoInputError
 EXTENSIONS: Final = (
     ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv",
 )  # fmt: skip
+_REMEDY: Final = "put the clips there (on a cluster: `ltx2 upload CLIPS/ NAME`), or name the folder that holds them"
 
 
 def find_clips(folder: Path, named: str) -> list[Path]:
@@ -16,11 +17,14 @@ def find_clips(folder: Path, named: str) -> list[Path]:
 
     A video file is one whose name ends with one of EXTENSIONS, in any case. Names that begin with a dot are left out,
     folders as well (what file managers and version control put there is no footage). Links are followed, each folder
-    once. Raises NoInputError if the folder or the first clip is not there yet; `named` is the folder as the user wrote
-    it.
+    once. Raises NoInputError if the folder or the first clip is not there yet, or cannot be read; `named` is the folder
+    as messages shall name it.
     """
     if not folder.is_dir():
-        raise NoInputError(f"{named}: there is no such folder yet; put the clips there (`ltx2 upload CLIPS/ NAME`)")
+        what = "is a file, not a folder" if folder.is_file() else "there is no such folder yet"
+        raise NoInputError(f"{named}: {what}; {_REMEDY}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise NoInputError(f"{named}: this user may not read the folder; chmod it, or run as its owner")
     found: list[Path] = []
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -36,8 +40,5 @@ def find_clips(folder: Path, named: str) -> list[Path]:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
         ]
     if not found:
-        raise NoInputError(
-            f"{named}: there is no video file in it yet ({', '.join(EXTENSIONS)}); "
-            "put the clips there (`ltx2 upload CLIPS/ NAME`)"
-        )
+        raise NoInputError(f"{named}: there is no video file in it yet ({', '.join(EXTENSIONS)}); {_REMEDY}")
     return sorted(found)
