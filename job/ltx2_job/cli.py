@@ -22,6 +22,7 @@ VERBS: Final = {
     "inspect": "say what a .safetensors file holds",
     "tiny": "write a tiny LTX-2 checkpoint with random weights, for trying things out",
     "config": "print the reference of all keys, or check a configuration",
+    "facts": "say what this installation can do, as JSON: versions, torch, codecs",
     "store": "show what the cache of a workspace holds, or free what no run uses",
 }
 
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path, metavar="FILE", help="a checkpoint, a LoRA or a file of the cache")
     _tiny(verb("tiny", "ltx2-job tiny models/tiny --version 2.3"))
     _config(verb("config", "ltx2-job config check config/config.json"))
+    verb("facts", "ltx2-job facts")
     _store(verb("store", "ltx2-job store gc --dry-run"))
     return parser
 

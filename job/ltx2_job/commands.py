@@ -171,6 +171,13 @@ def config(args: Namespace) -> None:
     print(f"{args.file}: runs ({len(resolved.datasets)} datasets)")
 
 
+def facts(args: Namespace) -> None:
+    """Print what this installation can do."""
+    from ltx2_job.facts import facts as of_this_installation
+
+    print(json.dumps(of_this_installation(), indent=2, sort_keys=True))
+
+
 def store(args: Namespace) -> None:
     """Show what the stores of a workspace hold, or free what no run's index refers to."""
     from ltx2_job.caching import manage

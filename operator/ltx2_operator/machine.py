@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ltx2_job import cgroup
 from ltx2_job.errors import ConfigError, Problem
 from ltx2_operator import gpus
 from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE, GpuClass
@@ -15,7 +16,9 @@ from ltx2_operator.processes import Machine
 
 MEMINFO: Final = Path("/proc/meminfo")
 KFD: Final = Path("/sys/class/kfd/kfd/topology/nodes")
+CGROUPS: Final = cgroup.ROOT
 QUERY_SECONDS: Final = 15.0
+MASKS: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # hide GPUs from a process and its children
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,17 @@ def as_machine(found: list[LocalGpu], environ: Mapping[str, str]) -> Machine:
 
 
 def host_memory(meminfo: Path | None = None) -> int | None:
-    """Bytes of memory of this machine (MemTotal of /proc/meminfo), None where the system does not tell it so."""
+    """Bytes of memory of this machine (MemTotal of /proc/meminfo), or of the container where its limit is lower.
+
+    None where the system does not tell it so.
+    """
     try:
         lines = (meminfo or MEMINFO).read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), None)
+    whole = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), None)
+    limit = cgroup.memory_limit(CGROUPS)
+    return whole if whole is None or limit is None else min(whole, limit)
 
 
 def free_port() -> int:

@@ -21,6 +21,7 @@ VERBS: Final = {
     "estimate": ("looking", "say which GPU classes fit a manifest: memory, seconds, hours, disk"),
     "check": ("looking", "check a manifest or a config.json and train nothing"),
     "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
+    "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
     "ls": ("looking", "list the runs of a workspace"),
 }
 # verb -> (verb of ltx2-job, one line of help)
@@ -86,8 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser_.add_argument("file", type=Path, metavar="FILE", help=text)
     verb("gpus", "ltx2 gpus")
+    doctor = verb("doctor", "ltx2 doctor --workspace /data")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.epilog = f"{doctor.epilog}\n\nexit code: 0 if nothing is to be fixed, else 78"
     ls = verb("ls", "ltx2 ls")
-    for one in (run, train, render, estimate, check, ls):
+    for one in (run, train, render, estimate, check, doctor, ls):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
     return parser
