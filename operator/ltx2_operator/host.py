@@ -45,7 +45,7 @@ def _smaller_plans(spec: Spec, resolved: Resolved, plan: Plan, have: int, model:
 
 def _classes(spec: Spec, resolved: Resolved, have: int, model: Model | None) -> Iterator[str]:
     """The cheapest GPU class on which both stages fit into so much host memory."""
-    for cls in sizing.GPUS:
+    for cls in gpus.TRAINING:
         try:
             plans = [sizing.size(spec, resolved, cls, 0, stage, model) for stage in ("cache", "train")]
         except sizing.NoFit:

@@ -85,27 +85,35 @@ def _amd(kfd: Path) -> list[LocalGpu]:
         for bank in path.parent.glob("mem_banks/*/properties"):
             values = dict(line.split(maxsplit=1) for line in bank.read_text().splitlines() if " " in line)
             memory = max(memory, int(values.get("size_in_bytes", 0)) // 2**20)
-        known = next((entry for entry in gpus.CLASSES if device in entry.labels.get(gpus.AMD_DEVICE, ())), None)
-        found.append(LocalGpu(str(len(found)), "amd", f"AMD {device}", memory, known))
+        found.append(LocalGpu(str(len(found)), "amd", f"AMD {device}", memory, gpus.of_device(device, memory)))
     return found
 
 
 def classes(found: list[LocalGpu], count: int) -> list[GpuClass]:
-    """The known classes of which this machine has `count` or more.
+    """The known classes that can train of which this machine has `count` or more, cheapest first.
 
-    Raises ConfigError where it has GPUs, but none that the table knows: no plan can be made for those.
+    Raises ConfigError where it has GPUs, but none that the table knows, or none that computes in bf16.
     """
     known = [gpu.gpu_class for gpu in found if gpu.gpu_class is not None]
     if found and not known:
-        names = ", ".join(sorted({gpu.product for gpu in found}))
-        near = "; ".join(
-            f"{entry.name} has {entry.memory_bytes // gpus.MIB} MiB" for entry in gpus.CLASSES if entry.memory_bytes
-        )
-        problem = Problem(
-            "spec.gpu.class", f"this machine's {names} is in no class", f"name the nearest that is not larger: {near}"
-        )
-        raise ConfigError(problem)
-    return gpus.cheapest_first({entry.name: entry for entry in known if known.count(entry) >= count}.values())
+        raise ConfigError(_unknown(found))
+    able = {entry.name: entry for entry in known if entry.bf16}
+    if known and not able:
+        refused = gpus.refusal(known[0])
+        assert refused is not None
+        raise ConfigError(refused)
+    return gpus.cheapest_first(entry for entry in able.values() if known.count(entry) >= count)
+
+
+def _unknown(found: list[LocalGpu]) -> Problem:
+    """What to name instead of a product of no class: the largest class of its maker that is not larger than it."""
+    names = ", ".join(sorted({gpu.product for gpu in found}))
+    least = min(gpu.memory_mib for gpu in found)
+    smaller = [
+        entry for entry in gpus.TRAINING if entry.vendor == found[0].vendor and entry.memory_bytes <= least * gpus.MIB
+    ]
+    remedy = f"name the nearest that is not larger: {smaller[-1].name}" if smaller else "use another GPU"
+    return Problem("spec.gpu.class", f"this machine's {names} ({least} MiB) is in no class", remedy)
 
 
 def as_machine(found: list[LocalGpu], environ: Mapping[str, str]) -> Machine:

@@ -1,119 +1,34 @@
 """Spec + resolved configuration + GPU class -> Plan: memory plan, processes, CPU, memory, /dev/shm, disk.
 
 Pure arithmetic over ltx2_job.estimate. Plans of a ladder are tried from the fastest to the smallest; a rung counts from
-the first that is predicted to fit, so that after a GPU out-of-memory "one rung down" is always a smaller plan. Where
-nothing fits, the error says what would: fewer frames, a smaller batch, or another class.
+the first that is predicted to fit, so that after a GPU out-of-memory "one rung down" is always a smaller plan. Only
+plans that the job can run are ever chosen; prospects.py predicts the others. Where nothing fits, the error says what
+would (remedies.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
-from ltx2_job import estimate, exitcodes
+from ltx2_job import estimate
 from ltx2_job.config import Resolved
-from ltx2_job.errors import ConfigError, JobError, Problem
-from ltx2_job.estimate import GIB, Model, Shape, Terms
-from ltx2_operator import gpus
-from ltx2_operator.api import Gpu, Plan, Spec
+from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.estimate import Host, Model, PlanName, Terms
+from ltx2_operator import demands, gpus, prospects, remedies
+from ltx2_operator.api import Plan, Spec
+from ltx2_operator.demands import CACHE_LADDER, HUB_OWNER, Case, NoFit, Stage, batch_of, gpu_of, ladder, model_of
 from ltx2_operator.gpus import AUTO, CPU, GpuClass
 
-Stage = Literal["cache", "train"]
+__all__ = [
+    "NoFit", "NotOffered", "Resources", "Stage", "batch_of", "choose_class", "class_of_machine", "fitting_class",
+    "gpu_of", "ladder", "model_of", "predict", "resources", "size",
+]  # fmt: skip
 
-GPUS: Final = tuple(gpus.cheapest_first(entry for entry in gpus.CLASSES if entry is not CPU))
-KEEP: Final = (48, 24, 0)  # blocks that are not recomputed, from the fastest plan to the smallest
-CACHE_LADDER: Final = ("device", "cpu")  # where VAE and text encoder run
 SMALL_TRANSFORMER: Final = 10**9  # bytes below which a machine without GPU trains by itself
-HUB_OWNER: Final = "Lightricks/"  # its repositories hold models of known sizes
-
-
-class NoFit(JobError):
-    """Nothing that is offered can run this; the message says what would fit."""
-
-    exit_code = exitcodes.CONFIG
 
 
 class NotOffered(NoFit):
     """No node offers a known GPU class in that number: it may come, with a larger pool."""
-
-
-def gpu_of(spec: Spec, stage: Stage) -> Gpu:
-    """The GPU choice of a stage."""
-    return spec.cache_gpu if stage == "cache" else spec.gpu
-
-
-def model_of(resolved: Resolved, cls: GpuClass) -> Model:
-    """The sizes to plan with where the checkpoint cannot be looked at: it lies on a volume or a hub.
-
-    The flavour's real sizes, except on the class cpu with a checkpoint of one's own: that class is for transformers
-    below 1 GB, and the plan takes the largest such.
-    """
-    training = resolved.training
-    own = not str(training.pretrained_model_name_or_path).startswith(HUB_OWNER)
-    return estimate.known_model("small" if cls is CPU and own else training.model_flavour)
-
-
-def batch_of(resolved: Resolved) -> Shape:
-    """The largest batch of one process over all data sets that are trained on."""
-    return max(
-        (
-            Shape(
-                batch=resolved.training.train_batch_size,
-                area=estimate.latent_area(data.resolution, data.resolution_type),
-                frames=data.video.num_frames,
-                audio_latents=estimate.audio_latents(data.video.num_frames) if data.audio.auto_split else 0,
-            )
-            for data in resolved.datasets
-            if data.dataset_type in ("video", "eval")
-        ),
-        key=lambda shape: shape.video_tokens,
-        default=estimate.shape(768, 512, 49, resolved.training.train_batch_size),
-    )
-
-
-def sample_of(resolved: Resolved) -> Shape | None:
-    """The largest sample clip that validation makes, None if it makes none."""
-    training = resolved.training
-    if training.validation_disable or not training.validation_prompt:
-        return None
-    frames = training.validation_num_video_frames
-    clips = [estimate.shape(width, height, frames) for width, height in training.validation_resolution]
-    return max(clips, key=lambda shape: shape.area, default=None)
-
-
-# ------------------------------------------------------------------------------------------------------------- ladders
-
-
-def ladder(spec: Spec, resolved: Resolved, cls: GpuClass) -> list[str]:
-    """The memory plans of training, from the fastest to the smallest.
-
-    `spec.memory` or `gradient_checkpointing` pin the plan; going below a pinned one needs `memory: auto` in writing.
-    Raises ConfigError for a plan that is not built.
-    """
-    form = "fp32" if cls.device == "cpu" or resolved.training.mixed_precision == "no" else "bf16"
-    if spec.memory != AUTO:
-        return [_checked(spec.memory, form)]
-    rungs = [f"{form}/resident/keep:{keep}" for keep in KEEP]
-    pinned = resolved.training.gradient_checkpointing
-    if pinned is None:
-        return rungs
-    if pinned:
-        return rungs[-1:]
-    return rungs if "memory" in spec.model_fields_set else rungs[:1]
-
-
-def _checked(name: str, form: str) -> str:
-    parts = name.split("/")
-    if parts[0] not in estimate.FORM_BYTES or parts[1] != "resident":
-        remedy = f"write {form}/resident/keep:<blocks not recomputed>, or auto"
-        raise ConfigError(Problem("spec.memory", f"{name} is not supported yet", remedy))
-    if parts[0] != form:
-        why = "the class cpu and mixed_precision: no compute in fp32, everything else in bf16"
-        raise ConfigError(Problem("spec.memory", f"{name} does not go with this run: {why}", f"write {form}/..."))
-    return name
-
-
-def keep_of(memory: str) -> int:
-    """The number of blocks that a plan does not recompute."""
-    return int(memory.rpartition(":")[2])
 
 
 # --------------------------------------------------------------------------------------------------------------- sizes
@@ -125,108 +40,78 @@ def size(
     """The plan of one stage on a GPU class, `rung` steps below the first that is predicted to fit.
 
     `model`: the checkpoint's sizes where they are known (a file on this machine). Raises NoFit if no plan fits or none
-    is left, ConfigError for a pinned plan that is not built.
+    is left, ConfigError for a pinned plan that is not built and for a class that cannot train.
     """
-    model = model or model_of(resolved, cls)
-    candidates = _train_plans(spec, resolved, cls, model) if stage == "train" else _cache_plans(resolved, cls, model)
-    fitting = [(name, terms) for name, terms in candidates if _fits(terms, cls)]
+    refused = gpus.refusal(cls)
+    if refused is not None:
+        raise ConfigError(refused)
+    case = Case.of(spec, resolved, cls, model)
+    found = demands.plans(case, stage)
+    fitting = [(name, terms) for name, terms in found if case.fits(terms)]
     if not fitting:
-        name, terms = candidates[-1]
-        raise NoFit(_what_would_fit(spec, resolved, cls, stage, model, name, terms))
+        raise NoFit(remedies.what_would_fit(case, stage, *found[-1]))
     if rung >= len(fitting):
-        raise NoFit(f"no memory plan below {fitting[-1][0]} on {cls.name}; {_SMALLER}")
+        raise NoFit(f"no memory plan below {fitting[-1][0]} on {cls.name}; {remedies.SMALLER}")
     name, terms = fitting[rung]
-    return (_train_plan if stage == "train" else _cache_plan)(spec, resolved, cls, model, name, terms)
+    return _plan(case, stage, name, terms)
 
 
-def _fits(terms: Terms, cls: GpuClass) -> bool:
-    return cls is CPU or sum(terms.values()) <= cls.memory_bytes
+def predict(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model | None = None) -> Plan | None:
+    """The train stage as predicted with a memory plan that is not built yet; None where none of those fits either.
+
+    For people to look at, never for a run.
+    """
+    case = Case.of(spec, resolved, cls, model)
+    found = prospects.best(case) if cls.bf16 else None
+    return None if found is None else _plan(case, "train", str(found[0]), found[1])
 
 
-def _form(memory: str) -> estimate.Form:
-    return "fp32" if memory.startswith("fp32") else "bf16"
+@dataclass(frozen=True)
+class Resources:
+    """What a stage needs beside the device, by named terms in bytes, and the seconds of a step by what bounds it."""
+
+    host: Host
+    volume: dict[str, int]
+    seconds: dict[str, float]
 
 
-def _train_plans(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model) -> list[tuple[str, Terms]]:
-    """Each plan of the ladder with the terms of its peak: a training step, or decoding a sample clip beside it."""
-    plans = []
-    for name in ladder(spec, resolved, cls):
-        peaks = [_step_terms(resolved, cls, model, name, batch_of(resolved)), _sample_terms(resolved, cls, model, name)]
-        plans.append((name, max(peaks, key=lambda terms: sum(terms.values()))))
-    return plans
+def resources(case: Case, stage: Stage, name: str, terms: Terms) -> Resources:
+    """The pod and the volume around a plan. The cache stage is one process on one node."""
+    training, cls = case.resolved.training, case.cls
+    extra = _train_extra(case, name, terms) if stage == "train" else _cache_extra(case, name)
+    volume = estimate.volume_terms(
+        case.model,
+        batch_of(case.resolved),
+        rank=training.lora_rank,
+        checkpoints=training.checkpoints_total_limit,
+        downloads=str(training.pretrained_model_name_or_path).startswith(HUB_OWNER),
+    )
+    seconds = {} if stage == "cache" else prospects.step_seconds(case, PlanName.parse(name))
+    return Resources(estimate.host(cls.device, case.spec.gpu.count if stage == "train" else 1, extra), volume, seconds)
 
 
-def _step_terms(resolved: Resolved, cls: GpuClass, model: Model, name: str, batch: Shape) -> Terms:
-    return estimate.training_terms(model, batch, keep=keep_of(name), **_shared(resolved, cls, name))
+def _train_extra(case: Case, name: str, terms: Terms) -> dict[str, int]:
+    """What a process of training holds beside its own start: copies, streamed weights; on a CPU all of it."""
+    if case.cls is CPU:
+        return {"what a GPU would hold": sum(terms.values())}
+    training, plan = case.resolved.training, PlanName.parse(name)
+    state = sum(estimate.OPTIMIZER_BYTES[training.optimizer]) * case.model.adapter(training.lora_rank)
+    pinned = estimate.streamed_bytes(case.model, plan.form, plan.resident)
+    return {"copies for a checkpoint": state} | ({"streamed weights, pinned": pinned} if pinned else {})
 
 
-def _sample_terms(resolved: Resolved, cls: GpuClass, model: Model, name: str) -> Terms:
-    """Terms of decoding the largest sample clip, none where validation makes none."""
-    sample = sample_of(resolved)
-    return estimate.validation_terms(model, sample, **_shared(resolved, cls, name)) if sample is not None else {}
+def _cache_extra(case: Case, place: str) -> dict[str, int]:
+    """What the cache stage holds beside its own start: clips decoded ahead, and models where they run on the CPU."""
+    in_host = place == "cpu" or case.cls is CPU
+    extra = {"clips decoded ahead": estimate.decoded_clips(batch_of(case.resolved), "fp32" if in_host else "bf16")}
+    return extra | demands.cache_terms(case, "cpu") if in_host else extra
 
 
-def _shared(resolved: Resolved, cls: GpuClass, name: str) -> dict[str, Any]:
-    training = resolved.training
-    return {
-        "form": _form(name), "rank": training.lora_rank, "optimizer": training.optimizer, "device": cls.device,
-    }  # fmt: skip
-
-
-def _cache_plans(resolved: Resolved, cls: GpuClass, model: Model) -> list[tuple[str, Terms]]:
-    """The cache ladder with the terms of each rung; on the rung "cpu" the device itself holds nothing."""
-    terms = _cache_terms(resolved, cls, model)
-    return [(place, terms if place == "device" else {}) for place in (CACHE_LADDER[:1] if cls is CPU else CACHE_LADDER)]
-
-
-def _cache_terms(resolved: Resolved, cls: GpuClass, model: Model, device: str = "") -> Terms:
-    where: Literal["cpu", "cuda"] = "cpu" if device == "cpu" or cls is CPU else "cuda"
-    form: estimate.Form = "fp32" if where == "cpu" else "bf16"
-    return estimate.cache_terms(model, batch_of(resolved), form=form, device=where)
-
-
-def _train_plan(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model, memory: str, terms: Terms) -> Plan:
-    training, batch = resolved.training, batch_of(resolved)
-    # Beside its own start a process holds what a checkpoint copies from the device; on a CPU it holds everything.
-    copies = sum(estimate.OPTIMIZER_BYTES[training.optimizer]) * model.adapter(training.lora_rank)
-    extra = sum(terms.values()) if cls is CPU else copies
-    seconds = None
-    if cls is not CPU:
-        seconds = estimate.seconds_per_step(
-            model,
-            batch,
-            keep=keep_of(memory),
-            accumulation=training.gradient_accumulation_steps,
-            tflops=cls.bf16_tflops,
-        )
-    return _plan(spec, resolved, cls, model, "train", memory, "device", terms, extra, seconds)
-
-
-def _cache_plan(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model, place: str, terms: Terms) -> Plan:
-    in_host = place == "cpu" or cls is CPU
-    extra = estimate.decoded_clips(batch_of(resolved), "fp32" if in_host else "bf16")
-    if in_host:
-        extra += sum(_cache_terms(resolved, cls, model, "cpu").values())
-    memory = ladder(spec, resolved, cls)[0]
-    return _plan(spec, resolved, cls, model, "cache", memory, place, terms, extra, None)
-
-
-def _plan(
-    spec: Spec,
-    resolved: Resolved,
-    cls: GpuClass,
-    model: Model,
-    stage: Stage,
-    memory: str,
-    cache_memory: Any,
-    terms: Terms,
-    extra: int,
-    seconds: float | None,
-) -> Plan:
-    """The pod's resources around the device's. The cache stage is one process on one node."""
-    training = resolved.training
+def _plan(case: Case, stage: Stage, name: str, terms: Terms) -> Plan:
+    spec, cls = case.spec, case.cls
+    needs = resources(case, stage, name, terms)
     processes = spec.gpu.count if stage == "train" else 1
-    needs = estimate.host(cls.device, processes, extra)
+    place: Any = CACHE_LADDER[0] if stage == "train" else name
     return Plan(
         stage=stage,
         gpu_class=cls.name,
@@ -237,23 +122,17 @@ def _plan(
         nodes=spec.nodes if stage == "train" else 1,
         processes=processes,
         flavour=spec.flavour or cls.flavour,
-        memory=memory,
-        cache_memory=cache_memory,
-        cpu_milli=needs.cpu_milli,
-        memory_bytes=needs.memory,
-        shm_bytes=needs.shm,
-        ephemeral_bytes=needs.scratch,
-        volume_bytes=estimate.volume(
-            model,
-            batch_of(resolved),
-            rank=training.lora_rank,
-            checkpoints=training.checkpoints_total_limit,
-            downloads=str(training.pretrained_model_name_or_path).startswith(HUB_OWNER),
-        ),
+        memory=name if stage == "train" else ladder(spec, case.resolved, cls)[0],
+        cache_memory=place,
+        cpu_milli=needs.host.cpu_milli,
+        memory_bytes=needs.host.memory,
+        shm_bytes=needs.host.shm,
+        ephemeral_bytes=needs.host.scratch,
+        volume_bytes=estimate.with_spare(needs.volume),
         predicted_peak_bytes=sum(terms.values()),
-        predicted_seconds_per_step=seconds,  # type: ignore[arg-type]  # a figure becomes text on the way in
+        predicted_seconds_per_step=max(needs.seconds.values(), default=None),  # type: ignore[arg-type]  # it becomes text
         terms=terms,
-        corrections=[str(correction) for correction in resolved.corrections][:50],
+        corrections=[str(correction) for correction in case.resolved.corrections][:50],
     )
 
 
@@ -273,7 +152,7 @@ def choose_class(
     nodes, NotOffered if no node has such GPUs, NoFit if none of those offered is large enough.
     """
     wanted = gpu_of(spec, stage)
-    field = "spec.cache.gpu.class" if stage == "cache" and spec.cache.gpu else "spec.gpu.class"
+    field = _field(spec, stage)
     if wanted.class_ != AUTO:
         return gpus.find(wanted.class_, field)
     if nodes is None:
@@ -281,6 +160,10 @@ def choose_class(
         raise ConfigError(Problem(field, message, "name a class of `ltx2 gpus`, or install with rbac.nodeReader"))
     count = 1 if stage == "cache" else wanted.count
     return fitting_class(spec, resolved, _offered(list(nodes), count, field), stage, model)
+
+
+def _field(spec: Spec, stage: Stage) -> str:
+    return "spec.cache.gpu.class" if stage == "cache" and spec.cache.gpu else "spec.gpu.class"
 
 
 def _offered(nodes: Sequence[Mapping[str, Any]], count: int, field: str) -> list[GpuClass]:
@@ -292,6 +175,12 @@ def _offered(nodes: Sequence[Mapping[str, Any]], count: int, field: str) -> list
         most = max(entry.on(node) for entry in fewer for node in nodes)
         remedy = f"set {field.removesuffix('class')}count: {most}"
         raise NotOffered(f"{field}: no node offers {count} GPUs of one known class, at most {most}; {remedy}")
+    others = gpus.unknown(nodes)
+    if others:
+        raise NotOffered(
+            f"{field}: auto, but no node offers a GPU of a class that can train: {', '.join(others)}; the labels come "
+            "from NVIDIA's GPU feature discovery or AMD's node labeller, `ltx2 gpus` lists the classes"
+        )
     raise NotOffered(
         f"{field}: auto, but no node offers a GPU of a known class now; a pool that grows from zero offers nothing "
         "until it has a node: name its class (`ltx2 gpus`)"
@@ -334,56 +223,3 @@ def class_of_machine(
         return CPU
     message = "no GPU on this machine, and the transformer is not known to be below 1 GB"
     raise ConfigError(Problem("spec.gpu.class", message, "run it on a cluster, or write cpu if it may take very long"))
-
-
-# ------------------------------------------------------------------------------------------------------ what would fit
-
-_SMALLER: Final = "take fewer frames, a lower resolution, a smaller batch or a larger GPU class"
-
-
-def _what_would_fit(
-    spec: Spec, resolved: Resolved, cls: GpuClass, stage: Stage, model: Model, name: str, terms: Terms
-) -> str:
-    """One sentence: what is needed, what is there, and the nearest changes that are predicted to fit."""
-    need, have = sum(terms.values()) / GIB, cls.memory_bytes / GIB
-    sentence = f"{stage} with {name} needs {need:.1f} GiB, {cls.name} has {have:.1f} GiB"
-    ideas = []
-    if stage == "train":
-        trains = _fits(_step_terms(resolved, cls, model, name, batch_of(resolved)), cls)
-        ideas = [] if trains else _smaller_clips(resolved, cls, model, name)
-        if not _fits(_sample_terms(resolved, cls, model, name), cls):
-            silent = "validation_disable: true"
-            ideas = [silent] if trains else [f"{idea} with {silent}" for idea in ideas]
-    larger = [entry.name for entry in GPUS if _runs(spec, resolved, entry, stage, model)]
-    if larger:
-        ideas.append(f"gpu.class: {larger[0]}")
-    return (
-        f"{sentence}; what would fit: {', or '.join(ideas)}"
-        if ideas
-        else f"{sentence}; no known class fits: {_SMALLER}"
-    )
-
-
-def _runs(spec: Spec, resolved: Resolved, cls: GpuClass, stage: Stage, model: Model) -> bool:
-    plans = _train_plans(spec, resolved, cls, model) if stage == "train" else _cache_plans(resolved, cls, model)
-    return any(_fits(terms, cls) for _, terms in plans)
-
-
-def _smaller_clips(resolved: Resolved, cls: GpuClass, model: Model, name: str) -> list[str]:
-    """The largest batch and the most frames (8k+1) that fit, where they are smaller than what is asked for."""
-    asked = batch_of(resolved)
-
-    def fits(batch: int, frames: int) -> bool:
-        smaller = Shape(batch, asked.area, frames, estimate.audio_latents(frames) if asked.audio_latents else 0)
-        return _fits(_step_terms(resolved, cls, model, name, smaller), cls)
-
-    ideas = []
-    for batch in range(asked.batch - 1, 0, -1):
-        if fits(batch, asked.frames):
-            ideas.append(f"train_batch_size: {batch}")
-            break
-    for frames in range(asked.frames - 8, 0, -8):
-        if fits(asked.batch, frames):
-            ideas.append(f"video.num_frames: {frames}")
-            break
-    return ideas

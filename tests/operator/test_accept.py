@@ -44,7 +44,7 @@ def look(config=None, nodes=None, datasets=DATASETS, **spec):
         ({}, {"podTemplate": {"spec": {}}}, "InvalidConfig", ("spec.podTemplate: not supported yet",)),
         ({}, {"gpu": {"class": "h20"}}, "UnsupportedGPU", ("spec.gpu.class: h20 is no GPU class; did you mean h200?",)),
         ({}, {"gpu": {"class": "auto"}}, "UnsupportedGPU", ("auto needs to read the cluster's nodes", "ltx2 gpus")),
-        ({}, {"gpu": {"class": "rtx-4090"}}, "UnsupportedGPU", ("what would fit", "rtx-4090 has 24.0 GiB")),
+        ({}, {"gpu": {"class": "rtx-4090"}}, "UnsupportedGPU", ("what would fit", "rtx-4090 has 23.3 GiB")),
     ],
 )
 def test_an_object_that_cannot_run_says_what_to_change(config, spec, reason, words):

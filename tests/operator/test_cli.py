@@ -288,7 +288,7 @@ def test_a_run_that_this_machine_has_no_memory_for_is_refused_before_it_starts(h
     assert main(["run", file]) == 78
     assert re.search(
         r"train with fp32\S+ on cpu needs \d+ GiB of host memory, this machine has 64\.0 GiB; what would fit: "
-        r"gpu\.class: l40s, or a machine with \d+ GiB",
+        r"gpu\.class: a40, or a machine with \d+ GiB",
         capfd.readouterr().err,
     )
     assert calls(here) == []
@@ -354,7 +354,7 @@ def test_tools_of_the_job_are_passed_through_with_their_exit_code(here, typed, p
 
 
 def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):
-    text = "0, NVIDIA H200, 143771\n1, NVIDIA H200, 143771\n2, NVIDIA RTX 6000 Ada Generation, 49140\n"
+    text = "0, NVIDIA H200, 143771\n1, NVIDIA H200, 143771\n2, NVIDIA RTX 9999, 49140\n"
     found = parse_nvidia(text)
     assert [(gpu.index, gpu.memory_mib, gpu.gpu_class and gpu.gpu_class.name) for gpu in found] == [
         ("0", 143771, "h200"), ("1", 143771, "h200"), ("2", 49140, None),
@@ -364,8 +364,15 @@ def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):
     assert detect({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
     assert [entry.name for entry in machine.classes(found, 2)] == ["h200"]
     assert machine.classes(found, 3) == []
-    with pytest.raises(Exception, match="RTX 6000 Ada Generation is in no class; name the nearest"):
+    with pytest.raises(
+        Exception, match=r"RTX 9999 \(49140 MiB\) is in no class; name the nearest that is not larger: rtx-6000-ada"
+    ):
         machine.classes(found[2:], 1)
+    with pytest.raises(Exception, match="t4 does not compute in bf16"):
+        machine.classes(parse_nvidia("0, Tesla T4, 15360\n"), 1)
+    assert [entry.name for entry in machine.classes(parse_nvidia("0, Tesla T4, 15360\n1, NVIDIA L4, 23034"), 1)] == [
+        "l4"
+    ]
     for number, (simd, device, size) in enumerate(
         ((0, 0, 0), (1216, 0x74A1, 206141652992), (384, 0x744C, 25753026560))
     ):

@@ -40,7 +40,7 @@ def test_the_largest_need_is_told_and_a_machine_of_that_size() -> None:
     both = plans(*order, "cpu")
     need = round(max(plan.memory_bytes for plan in both) / GIB)
     words = rf"train with fp32/resident/keep:48 on cpu needs {need} GiB.*this machine has 16\.0 GiB.*"
-    with pytest.raises(sizing.NoFit, match=words + rf"gpu\.class: l40s, or a machine with {need} GiB$"):
+    with pytest.raises(sizing.NoFit, match=words + rf"gpu\.class: a40, or a machine with {need} GiB$"):
         host.require(*order, both, 16 * GIB)
 
 
