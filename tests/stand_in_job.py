@@ -30,6 +30,9 @@ def main() -> None:
     """Do as behaviour.json says."""
     argv = sys.argv[1:]
     stage = argv[0]
+    if stage == "clips":  # asked by `ltx2 check`
+        print("the stand-in looked at the clips")
+        return
     options = dict(zip(argv[1::2], argv[2::2], strict=True))
     workspace, files, attempt = Path(options["--workspace"]), Path(options["--files"]), options["--attempt"]
     mounted = {path.name: path.read_text() for path in sorted(files.iterdir())}

@@ -22,6 +22,7 @@ VERBS: Final = {
     "inspect": "say what a .safetensors file holds",
     "tiny": "write a tiny LTX-2 checkpoint with random weights, for trying things out",
     "config": "print the reference of all keys, or check a configuration",
+    "clips": "say which clips of a configuration can be used, and why not the others",
     "facts": "say what this installation can do, as JSON: versions, torch, codecs",
     "store": "show what the cache of a workspace holds, or free what no run uses",
 }
@@ -66,6 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path, metavar="FILE", help="a checkpoint, a LoRA or a file of the cache")
     _tiny(verb("tiny", "ltx2-job tiny models/tiny --version 2.3"))
     _config(verb("config", "ltx2-job config check config/config.json"))
+    clips = verb("clips", "ltx2-job clips config/config.json --workspace /data")
+    _configuration(clips)
     verb("facts", "ltx2-job facts")
     _store(verb("store", "ltx2-job store gc --dry-run"))
     return parser
@@ -135,11 +138,14 @@ def _config(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="reference|check", required=True, parser_class=Parser)
     what.add_parser("reference", help="every key with its default and meaning, as Markdown")
     check = what.add_parser("check", help="resolve a configuration and print corrections and mistakes")
-    check.add_argument("file", type=Path, metavar="FILE", help="config.json")
-    check.add_argument(
-        "--datasets", type=Path, metavar="FILE", help="the dataset file (the one that config.json names)"
-    )
-    _workspace(check)
+    _configuration(check)
+
+
+def _configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="config.json")
+    text = "the dataset file (the one that config.json names)"
+    parser.add_argument("--datasets", type=Path, metavar="FILE", help=text)
+    _workspace(parser)
 
 
 def _store(parser: argparse.ArgumentParser) -> None:

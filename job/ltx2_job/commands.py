@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job.endings import ending
-from ltx2_job.errors import ConfigError, NoInputError, Problem
+from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem
 from ltx2_job.workspace import RunFolder, Workspace, read_json
 
 if TYPE_CHECKING:
@@ -159,16 +159,24 @@ def config(args: Namespace) -> None:
 
         print(reference_markdown(), end="")
         return
-    from ltx2_job.config import resolve
-
-    datasets = None if args.datasets is None else _json(args.datasets)
-    resolved = resolve(_json(args.file), datasets, workspace=args.workspace)
+    resolved = _resolved(args)
     for correction in resolved.corrections:
         print(f"corrected: {correction}")
     for unsupported in resolved.unsupported:
         print(unsupported)
     resolved.require_supported()
     print(f"{args.file}: runs ({len(resolved.datasets)} datasets)")
+
+
+def clips(args: Namespace) -> None:
+    """Look at the clips of a configuration; nothing is written."""
+    from ltx2_job.caching.look import look
+
+    seen = look(_resolved(args), Workspace(args.workspace))
+    for line in seen.lines():
+        print(line)
+    if not seen.trained:
+        raise DataError("no clip can be trained on; repair the clips named above or loosen what refuses them")
 
 
 def facts(args: Namespace) -> None:
@@ -221,6 +229,14 @@ def _run(args: Namespace) -> RunFolder:
     if not run.config.exists():
         raise NoInputError(f"--run {args.run}: neither {named.root} nor {run.root} is the folder of a run")
     return run
+
+
+def _resolved(args: Namespace) -> "Resolved":
+    """The configuration of FILE and --datasets."""
+    from ltx2_job.config import resolve
+
+    datasets = None if args.datasets is None else _json(args.datasets)
+    return resolve(_json(args.file), datasets, workspace=args.workspace)
 
 
 def _configuration(run: RunFolder, workspace: Path) -> "Resolved":

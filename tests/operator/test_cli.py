@@ -318,7 +318,11 @@ def test_estimate_has_a_row_per_class_and_marks_the_cheapest_that_fits(here, cap
 
 def test_check_names_corrections_and_what_is_not_supported(here, capfd):
     assert main(["check", write(here, {"validation_num_video_frames": 62})]) == 0
-    assert "corrected: validation_num_video_frames 62 → 57" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "corrected: validation_num_video_frames 62 → 57" in said
+    assert "this machine: cpu, fp32/resident/keep:48" in said and "the stand-in looked at the clips" in said
+    assert main(["check", write(here, gpu={"class": "h200"})]) == 0
+    assert "not on this machine: spec.gpu.class: h200 needs 1 x nvidia.com/gpu, this" in capfd.readouterr().out
     assert main(["check", write(here, {"enable_group_offload": True})]) == 78
     assert "not supported yet: enable_group_offload" in capfd.readouterr().out
     assert main(["run", write(here, {"enable_group_offload": True})]) == 78

@@ -162,13 +162,13 @@ def test_gpus_of_all_nodes_are_counted_and_the_cache_stage_has_its_own_field():
     plan = SimpleNamespace(stage="train", resource_name="nvidia.com/gpu", gpu_class="h200", gpu_count=2, nodes=2)
     cache = SimpleNamespace(stage="cache", resource_name="amd.com/gpu", gpu_class="mi300x", gpu_count=1, nodes=1)
     gpus = [LocalGpu(str(index), "nvidia", "NVIDIA H200", 143771, None) for index in range(4)]
-    preflight._gpus([plan], gpus)
+    preflight.require_gpus([plan], gpus)
     with pytest.raises(
         ConfigError, match=r"spec\.gpu\.class: h200 needs 4 x nvidia.com/gpu, this machine shows 3; set"
     ):
-        preflight._gpus([plan], gpus[:3])
+        preflight.require_gpus([plan], gpus[:3])
     with pytest.raises(ConfigError, match=r"spec\.cache\.gpu\.class: mi300x needs 1 x amd\.com/gpu"):
-        preflight._gpus([cache, plan], gpus)
+        preflight.require_gpus([cache, plan], gpus)
 
 
 def test_the_folder_of_a_process_that_a_killed_command_left_is_removed_and_no_other(tmp_path, monkeypatch):

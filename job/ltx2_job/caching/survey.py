@@ -27,6 +27,7 @@ from ltx2_job.discover import find_clips
 if TYPE_CHECKING:
     from ltx2_job.config import DatasetConfig
     from ltx2_job.stage import Stage
+    from ltx2_job.workspace import Workspace
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -122,6 +123,13 @@ class Skipped:
     frames: int | None = None  # of the file; None if not even that is known
     fps: float | None = None
 
+    @staticmethod
+    def of(found: Found, error: Unusable, probe: Probe | None = None, timed: Timing | None = None) -> "Skipped":
+        """A found file with the reason that it cannot be used, and what is known of it."""
+        frames = timed.available if timed else probe.frames if probe else None
+        rate = timed.rate if timed else probe.rate if probe else None
+        return Skipped(found.dataset.id, found.named, error.reason, frames, float(rate) if rate else None)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -180,15 +188,13 @@ def survey(stage: "Stage", memory: Memory, workers: Workers) -> Survey:
 
     Raises NoInputError if a dataset's folder holds no video file yet.
     """
-    files = [found for dataset in clip_datasets(stage.datasets) for found in _find(stage, dataset)]
+    files = [found for dataset in clip_datasets(stage.datasets) for found in find(stage.workspace, dataset)]
     skipped: dict[Found, Skipped] = {}
 
     def skip(found: Found, error: Unusable, probe: Probe | None = None, timed: Timing | None = None) -> None:
-        frames = timed.available if timed else probe.frames if probe else None
-        rate = timed.rate if timed else probe.rate if probe else None
-        skipped[found] = Skipped(found.dataset.id, found.named, error.reason, frames, float(rate) if rate else None)
+        skipped[found] = Skipped.of(found, error, probe, timed)
 
-    contents = dict(_hashes(stage, memory, workers, [found for found in files if _nameable(found, skip)], skip))
+    contents = dict(_hashes(stage, memory, workers, [found for found in files if nameable(found, skip)], skip))
     probes: dict[str, Probe] = {}
     refused: dict[str, Unusable] = {}
     for found, answer in _remembered(
@@ -249,11 +255,12 @@ def _listen(decoder: Decoder, clip: Clip) -> dict[str, Any]:
     return {"sounds": sounds}
 
 
-def _find(stage: "Stage", dataset: "DatasetConfig") -> list[Found]:
+def find(workspace: "Workspace", dataset: "DatasetConfig") -> list[Found]:
+    """The files of a dataset that may be clips. Raises NoInputError if there is none yet."""
     named = str(dataset.instance_data_dir)
-    folder = stage.workspace.resolve(named)
+    folder = workspace.resolve(named)
     return [
-        Found(dataset, dataset.id, path, name_of(path, stage.workspace.root), path.relative_to(folder).as_posix())
+        Found(dataset, dataset.id, path, name_of(path, workspace.root), path.relative_to(folder).as_posix())
         for path in find_clips(folder, named)
     ]
 
@@ -264,7 +271,7 @@ def name_of(path: Path, workspace: Path) -> str:
     return os.fsencode(text).decode(errors="backslashreplace")
 
 
-def _nameable(found: Found, skip: Callable[[Found, Unusable], None]) -> bool:
+def nameable(found: Found, skip: Callable[[Found, Unusable], None]) -> bool:
     """Whether a file's name is text, which a sample's id has to be; if not, it is skipped."""
     try:
         found.inside.encode()

@@ -19,7 +19,7 @@ VERBS: Final = {
     "train": ("training", "train config/config.json and its datasets, on this machine"),
     "render": ("rendering", "print what a cluster would get for a manifest"),
     "estimate": ("looking", "say which GPU classes fit a manifest: memory, seconds, hours, disk"),
-    "check": ("looking", "check a manifest or a config.json and train nothing"),
+    "check": ("checking", "look at manifest or config.json, model, clips and this machine, and train nothing"),
     "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
     "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
     "ls": ("looking", "list the runs of a workspace"),

@@ -1,4 +1,4 @@
-"""`ltx2 estimate`, `check`, `gpus` and `ls`: they look and change nothing."""
+"""`ltx2 estimate`, `gpus` and `ls`: they look and change nothing."""
 
 import contextlib
 from argparse import Namespace
@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_job import exitcodes
-from ltx2_job.config import resolve
 from ltx2_job.errors import ConfigError
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator import gpus as table_of
-from ltx2_operator import manifest, sizing
+from ltx2_operator import sizing
 from ltx2_operator.accept import GIB
-from ltx2_operator.api import not_supported_yet, parse
-from ltx2_operator.cli import inputs, preflight
+from ltx2_operator.cli.checking import readable
 from ltx2_operator.cli.words import table, total_steps
 from ltx2_operator.conditions import duration_text, moment
 from ltx2_operator.local import STATE_FILE
@@ -23,7 +21,7 @@ from ltx2_operator.machine import detect
 
 def estimate(args: Namespace) -> int:
     """One row per GPU class; the cheapest that fits is marked with *."""
-    order, notes = _readable(args.file, args.workspace.resolve())
+    order, notes = readable(args.file, args.workspace.resolve())
     steps = total_steps(order)
     rows = [("", "CLASS", "FITS", "PLAN", "PEAK", "S/STEP", "HOURS", "RAM", "DISK")]
     reasons, marked = [], False
@@ -50,23 +48,6 @@ def estimate(args: Namespace) -> int:
         print(line)
     if steps is None:
         print("hours: num_train_epochs needs the number of clips, which the cache stage finds")
-    return exitcodes.OK
-
-
-def check(args: Namespace) -> int:
-    """Every mistake, every correction, everything that is not supported yet."""
-    order, notes = _readable(args.file, args.workspace.resolve())
-    for line in notes:
-        print(line)
-    bad = any(line.startswith("not supported yet") for line in notes)
-    if bad:
-        print(f"{args.file}: cannot run as it stands")
-        return exitcodes.CONFIG
-    print(
-        f"{args.file}: {order.name} is valid: {len(order.resolved.clips)} datasets, {total_steps(order) or '?'} steps"
-    )
-    for line in preflight.missing(order):
-        print(f"not in this workspace: {line}")
     return exitcodes.OK
 
 
@@ -128,34 +109,3 @@ def _json(path: Path) -> dict[str, Any]:
         page = read_json(path)
         return page if isinstance(page, dict) else {}
     return {}
-
-
-def _readable(path: Path, workspace: Path) -> tuple[inputs.Order, list[str]]:
-    """The order of a file even if it asks for what is not supported yet, and notes about corrections and that.
-
-    Raises ConfigError, manifest.ManifestError, NoInputError.
-    """
-    documents = manifest.load(path)
-    body = documents[0].body
-    notes: list[str] = []
-    if "kind" in body or "apiVersion" in body:
-        body = manifest.training(documents).body
-        training = parse({key: value for key, value in body.items() if key != "status"})
-        notes += [
-            f"not supported yet: {problem.field}; {problem.remedy}" for problem in not_supported_yet(training.spec)
-        ]
-        resolved = resolve(training.spec.config or {}, training.spec.datasets, workspace=workspace)
-    else:
-        resolved = resolve(body, workspace=workspace)
-        made = {
-            "apiVersion": "ltx2.dev/v1alpha1",
-            "kind": "LTX2Training",
-            "metadata": {"name": inputs.name_of(resolved, workspace)},
-        }
-        training = parse({**made, "spec": resolved.dump()})
-        body = {**made, "spec": resolved.dump()}
-    notes += [f"not supported yet: {item.field}: {item.value} ({item.why})" for item in resolved.unsupported]
-    notes += [f"corrected: {correction}" for correction in resolved.corrections]
-    place = inputs.Workspace(workspace)
-    model = inputs.read_model(resolved, place)
-    return inputs.Order(body, training, resolved, tuple(str(one) for one in resolved.corrections), place, model), notes

@@ -28,7 +28,7 @@ def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> N
     """
     if order.training.spec.suspend:
         raise ConfigError(Problem("spec.suspend", "true: the manifest pauses this training", "write false to run it"))
-    _gpus(plans, found)
+    require_gpus(plans, found)
     _checkpoint(order)
     _text_encoder(order)
     _clips(order)
@@ -45,7 +45,18 @@ def missing(order: Order) -> list[str]:
     return found
 
 
-def _gpus(plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
+def has_clips(order: Order) -> bool:
+    """Whether the folder of every dataset is here and holds video files."""
+    try:
+        for dataset in order.resolved.clips:
+            find_clips(order.workspace.resolve(dataset.instance_data_dir or ""), dataset.id)
+    except NoInputError:
+        return False
+    return True
+
+
+def require_gpus(plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
+    """Raise ConfigError if a plan needs GPUs that are not visible here."""
     vendors = {NVIDIA_RESOURCE: "nvidia", AMD_RESOURCE: "amd"}
     for plan in plans:
         if plan.resource_name is None:

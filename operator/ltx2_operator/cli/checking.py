@@ -1,0 +1,121 @@
+"""`ltx2 check`: everything about a training that can be said without training. Changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from ltx2_job import exitcodes
+from ltx2_job.config import resolve
+from ltx2_job.errors import ConfigError, UnavailableError
+from ltx2_job.workspace import Workspace
+from ltx2_operator import accept, host, manifest, sizing
+from ltx2_operator.api import API_VERSION, KIND, not_supported_yet, parse
+from ltx2_operator.cli import inputs, preflight
+from ltx2_operator.cli.words import total_steps
+from ltx2_operator.machine import detect, host_memory
+from ltx2_operator.processes import find_program
+
+
+def check(args: Namespace) -> int:
+    """Every mistake and correction, what this workspace and machine lack, and which clips can be used.
+
+    What lacks here may lie on a cluster's volume or nodes: it is said and is no mistake. Clips that are here and cannot
+    be used at all are one (65).
+    """
+    order, notes = readable(args.file, args.workspace.resolve())
+    for line in notes:
+        print(line)
+    if any(line.startswith("not supported yet") for line in notes):
+        print(f"{args.file}: cannot run as it stands")
+        return exitcodes.CONFIG
+    print(
+        f"{args.file}: {order.name} is valid: {len(order.resolved.clips)} datasets, {total_steps(order) or '?'} steps"
+    )
+    for line in (*_model(order), *_machine(order)):
+        print(line)
+    lacking = preflight.missing(order)
+    for line in lacking:
+        print(f"not in this workspace: {line}")
+    return _clips(order) if preflight.has_clips(order) else exitcodes.OK
+
+
+def _model(order: inputs.Order) -> Iterator[str]:
+    """What the checkpoint's header says, where it is here."""
+    if order.model is not None:
+        model = order.model
+        yield (
+            f"model: {order.resolved.training.pretrained_model_name_or_path}: {model.blocks} blocks of "
+            f"{model.width} and {model.audio_width}, {model.transformer / 1e9:.3g}B parameters"
+        )
+
+
+def _machine(order: inputs.Order) -> Iterator[str]:
+    """The plan that this machine would run, or why it would not."""
+    found = detect()
+    try:
+        chosen = inputs.choose(order, found)
+        plans = [
+            accept.plan_stage(chosen.training, chosen.resolved, stage, 0, None, model=chosen.model)
+            for stage in ("cache", "train")
+        ]
+        have = host_memory()
+        if have is not None:
+            host.require(chosen.training.spec, chosen.resolved, plans, have, chosen.model)
+        preflight.require_gpus(plans, found)
+    except (ConfigError, sizing.NoFit) as error:
+        yield from (f"not on this machine: {line}" for line in str(error).splitlines())
+        return
+    yield f"this machine: {accept.plan_words(plans[1])}"
+
+
+def _clips(order: inputs.Order) -> int:
+    """Let the job look at the clips, and pass on what it says; its exit code."""
+    try:
+        program = find_program("ltx2-job", os.environ)
+    except UnavailableError as error:
+        print(f"clips: not looked at: {error}")
+        return exitcodes.OK
+    with tempfile.TemporaryDirectory(prefix="ltx2-check-") as folder:
+        files = {name: Path(folder) / f"{name}.json" for name in ("config", "datasets")}
+        for name, page in order.resolved.dump().items():
+            files[name].write_text(json.dumps(page))
+        command = [program, "clips", str(files["config"]), "--datasets", str(files["datasets"])]
+        sys.stdout.flush()
+        done = subprocess.run([*command, "--workspace", str(order.workspace.root)], check=False)
+    return done.returncode
+
+
+def readable(path: Path, workspace: Path) -> tuple[inputs.Order, list[str]]:
+    """The order of a file even if it asks for what is not supported yet, and notes about corrections and that.
+
+    Raises ConfigError, manifest.ManifestError, NoInputError.
+    """
+    documents = manifest.load(path)
+    body = documents[0].body
+    notes: list[str] = []
+    if "kind" in body or "apiVersion" in body:
+        body = manifest.training(documents).body
+        training = parse({key: value for key, value in body.items() if key != "status"})
+        notes += [
+            f"not supported yet: {problem.field}; {problem.remedy}" for problem in not_supported_yet(training.spec)
+        ]
+        resolved = resolve(training.spec.config or {}, training.spec.datasets, workspace=workspace)
+    else:
+        resolved = resolve(body, workspace=workspace)
+        made = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": inputs.name_of(resolved, workspace)},
+        }
+        training = parse({**made, "spec": resolved.dump()})
+        body = {**made, "spec": resolved.dump()}
+    notes += [f"not supported yet: {item.field}: {item.value} ({item.why})" for item in resolved.unsupported]
+    notes += [f"corrected: {correction}" for correction in resolved.corrections]
+    place = Workspace(workspace)
+    model = inputs.read_model(resolved, place)
+    return inputs.Order(body, training, resolved, tuple(str(one) for one in resolved.corrections), place, model), notes
