@@ -63,13 +63,15 @@ def write_clip(
     tags: dict[str, int] | None = None,
     draw: Callable[[int, int, int], np.ndarray] = picture,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write one clip; the container follows the suffix.
 
     times: display time of each frame in seconds (variable frame rate); otherwise frame i is shown at start + i / fps.
     layout: None = no audio track; wave [C, S]: the sound itself, otherwise a tone of another pitch in each channel;
     level 0 = silence. sound_start: seconds by which the audio track starts late. rotation: degrees in the display
-    matrix. tags: attributes of the encoder such as {"colorspace": 1, "color_trc": 16}.
+    matrix. tags: attributes of the encoder such as {"colorspace": 1, "color_trc": 16}. options, container_options: of
+    the encoder and of the muxer.
     """
     import av
     from av.audio.stream import AudioStream
@@ -78,7 +80,7 @@ def write_clip(
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = list(times) if times is not None else [Fraction(i) / Fraction(fps) + Fraction(start) for i in range(frames)]
     seconds = float(shown[-1] - shown[0]) + 1 / float(fps)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         video: Any = cast(VideoStream, container.add_stream(codec, rate=Fraction(fps)))
         video.width, video.height, video.pix_fmt = width, height, pixel_format
         defaults = {"crf": "10", "preset": "ultrafast"} if codec == "libx264" else {}
@@ -98,6 +100,8 @@ def write_clip(
             frame: Any = av.VideoFrame.from_ndarray(draw(index, width, height), format="rgb24")
             frame.pts = round(time / base)
             frame.time_base = base
+            if times is None:
+                frame.duration = round(1 / Fraction(fps) / base)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None and layout is not None:

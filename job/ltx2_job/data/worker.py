@@ -17,42 +17,18 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from statistics import median
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import av
-import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from ltx2_job.data import audio
+from ltx2_job.data.pictures import Refused, fraction, frames, matrix_of, of_the_machine, text_of, turn_of, video_of
+from ltx2_job.data.whole import promised_bytes
 
-# Exact chroma upsampling and rounding instead of libswscale's fast ones: other pixels, hardly more time.
-_SCALER: Final = (
-    Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
-)
-# ISO/IEC 23091-2 matrix coefficients that can be converted; 2 = not tagged.
-_MATRICES: Final = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
-_UNTAGGED: Final = 2
 ALIVE_SECONDS: Final = 5.0
-_HDR: Final = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}  # transfer characteristics
-_HD_LINES: Final = 720  # untagged video with at least this many lines is BT.709, with fewer BT.601 (design N5)
-
-
-class Refused(Exception):
-    """A file that cannot be used. `lasting`: a later try on the same bytes cannot end otherwise."""
-
-    def __init__(self, reason: str, *, lasting: bool = True):
-        super().__init__(reason)
-        self.lasting = lasting
 
 
 class _Alive:
@@ -77,10 +53,13 @@ def probe(path: str, alive: Callable[[], None] = lambda: None) -> dict[str, Any]
     origin: when the first frame is displayed, on the file's clock; sound: whether there is an audio track.
     `alive` is called for every packet: reading all of a long film takes minutes.
     """
-    if not os.path.getsize(path):
+    have, promised = os.path.getsize(path), promised_bytes(path)
+    if not have:
         raise Refused("the file is empty (0 bytes)")
+    if have < promised:
+        raise Refused(f"it is cut off: {have:,} of its {promised:,} bytes are there; copy or download it again")
     with av.open(path) as container:
-        stream = _video(container)
+        stream = video_of(container)
         stamps = []
         for packet in container.demux(stream):
             alive()
@@ -94,11 +73,11 @@ def probe(path: str, alive: Callable[[], None] = lambda: None) -> dict[str, Any]
         sound = bool(container.streams.audio)
         aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
     with av.open(path) as container:
-        frame = next(iter(container.decode(_video(container))), None)
+        frame = next(iter(container.decode(video_of(container))), None)
         if frame is None:
             raise Refused("no frame can be decoded")
-        _matrix(frame)
-        transpose, _, _ = _turn(frame)
+        matrix_of(frame)
+        transpose, _, _ = turn_of(frame)
     width, height = (frame.height, frame.width) if transpose else (frame.width, frame.height)
     return {
         "width": width,
@@ -135,151 +114,9 @@ def frame_rate(times: list[Fraction], base: Fraction, told: Fraction) -> tuple[F
     return exact, len(near) == len(steps)
 
 
-def frames(path: str, count: int, rate: Fraction, as_they_are: bool) -> Iterator[np.ndarray]:
-    """The first `count` frames as displayed, uint8 [height, width, 3] RGB, in full range.
-
-    `as_they_are`: one after another. Otherwise at times 0, 1 / rate, 2 / rate ... after the first frame, each time the
-    frame displayed nearest to it. Raises Refused when the file ends or breaks before.
-    """
-    given = 0
-    try:
-        with av.open(path) as container:
-            decoded = (_Picture(frame) for frame in container.decode(_video(container)))
-            for picture in decoded if as_they_are else at_rate(decoded, rate, count):
-                if picture.frame.is_corrupt:  # decoders patch damaged places with their neighbours
-                    raise Refused(f"frame {given} of {count} is damaged")
-                yield picture.pixels()
-                given += 1
-                if given == count:
-                    return
-    except av.error.FFmpegError as error:
-        reason = f"decoding broke at frame {given} of {count}: {_text(error)}"
-        raise Refused(reason, lasting=not _of_the_machine(error)) from error
-    raise Refused(f"the picture ends at frame {given} of {count}")
-
-
-def at_rate(pictures: "Iterator[_Picture]", rate: Fraction, count: int) -> "Iterator[_Picture]":
-    """For each time k / rate, k < count, the picture whose own time is nearest to it; the earlier one of two as near.
-
-    Times count from the first picture. After the last picture at most one more time is served, so that what is
-    missing at the end is noticed.
-    """
-    first: Fraction | None = None
-    before: _Picture | None = None
-    wanted = 0
-    for picture in pictures:
-        if picture.time is None:
-            raise Refused("its frames carry no time stamps, so it cannot be brought to another frame rate")
-        first = picture.time if first is None else first
-        while before is not None and wanted < count:
-            when = first + wanted / rate
-            if abs(when - _time(before)) > abs(picture.time - when):
-                break
-            yield before
-            wanted += 1
-        before = picture
-    if before is not None and first is not None:
-        # The last picture stands for one of its own lengths.
-        while wanted < count and first + wanted / rate <= _time(before) + before.length:
-            yield before
-            wanted += 1
-
-
-class _Picture:
-    """A decoded frame with its time; converted to RGB only when wanted, and then once."""
-
-    def __init__(self, frame: "av.VideoFrame"):
-        self.frame = frame
-        base = fraction(frame.time_base)
-        self.time = None if frame.pts is None or not base else frame.pts * base
-        self.length = (frame.duration or 0) * base
-        self._pixels: np.ndarray | None = None
-
-    def pixels(self) -> np.ndarray:
-        """uint8 [height, width, 3], turned as displayed."""
-        if self._pixels is None:
-            source, matrix = self.frame, _matrix(self.frame)
-            full = source.color_range == ColorRange.JPEG or source.format.name.startswith("yuvj")
-            rgb = source.reformat(
-                format="rgb24",
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-                dst_color_range=ColorRange.JPEG,
-                interpolation=_SCALER,
-                threads=1,
-            ).to_ndarray()
-            transpose, upside_down, mirrored = _turn(source)
-            rgb = rgb.transpose(1, 0, 2) if transpose else rgb
-            rgb = rgb[::-1] if upside_down else rgb
-            rgb = rgb[:, ::-1] if mirrored else rgb
-            self._pixels = np.ascontiguousarray(rgb)
-        return self._pixels
-
-
-def fraction(rational: Any) -> Fraction:
-    """A Fraction from the library's own rational numbers; 0 for None and for its 0/0 and 0/1 (not told)."""
-    if rational is None or not rational.denominator:
-        return Fraction(0)
-    return Fraction(rational.numerator, rational.denominator)
-
-
-def _time(picture: _Picture) -> Fraction:
-    return cast(Fraction, picture.time)
-
-
-def _video(container: Any) -> Any:
-    stream = container.streams.best("video")
-    if stream is None:
-        raise Refused("there is no video track in it")
-    stream.thread_type = "AUTO"
-    return stream
-
-
 def _shown(packet: Any) -> bool:
     """Whether a packet's frame is displayed: an edit list may cut frames that only others are predicted from."""
     return packet.size > 0 and not packet.is_discard
-
-
-def _matrix(frame: "av.VideoFrame") -> Colorspace:
-    """The matrix between YUV and RGB. Raises Refused for high dynamic range and for matrices of no use here."""
-    if frame.color_trc in _HDR:
-        name = _HDR[int(frame.color_trc)]
-        raise Refused(f"high dynamic range video with transfer {name}; convert it to SDR (BT.709) first")
-    if frame.format.is_rgb:
-        return Colorspace.ITU709  # not used: there is nothing to convert
-    if frame.colorspace == _UNTAGGED:
-        return Colorspace.ITU709 if frame.height >= _HD_LINES else Colorspace.ITU601
-    if int(frame.colorspace) not in _MATRICES:
-        raise Refused(f"colour matrix {int(frame.colorspace)} is not supported; convert it to BT.709 first")
-    return _MATRICES[int(frame.colorspace)]
-
-
-def _turn(frame: "av.VideoFrame") -> tuple[bool, bool, bool]:
-    """How a stored frame becomes the displayed one: (swap axes, then flip upside down, then mirror).
-
-    From the display matrix, in which (x, y) goes to (a x + c y, b x + d y), 16.16 fixed point. Raises Refused for a
-    matrix that is no rotation by quarter turns, with or without mirroring.
-    """
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return (False, False, False)
-    a, b, _, c, d, *_ = (value / 65536 for value in struct.unpack("=9i", bytes(data)[:36]))
-    if abs(b) < 1e-3 and abs(c) < 1e-3 and a and d:
-        return (False, d < 0, a < 0)
-    if abs(a) < 1e-3 and abs(d) < 1e-3 and b and c:
-        return (True, b < 0, c < 0)
-    raise Refused("it is rotated by an angle that is no multiple of 90 degrees; render it upright first")
-
-
-def _text(error: BaseException) -> str:
-    """The library's message without the path, which the caller names."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _of_the_machine(error: BaseException) -> bool:
-    """Whether the volume or the memory is at fault (file gone, I/O error, no memory), and not what the file holds."""
-    return isinstance(error, OSError | MemoryError)
 
 
 def _send(pipe: BinaryIO, kind: bytes, body: Any) -> None:
@@ -312,7 +149,7 @@ def answer(request: dict[str, Any], pipe: BinaryIO) -> None:
         result = {"ok": False, "reason": str(error), "lasting": error.lasting}
     except (av.error.FFmpegError, OSError, ValueError) as error:
         what = "its sound cannot be decoded" if request["op"] == "sound" else "it cannot be read as a video"
-        result = {"ok": False, "reason": f"{what} ({_text(error)})", "lasting": not _of_the_machine(error)}
+        result = {"ok": False, "reason": f"{what} ({text_of(error)})", "lasting": not of_the_machine(error)}
     _send(pipe, b"J", json.dumps(result).encode())
     pipe.flush()
 
