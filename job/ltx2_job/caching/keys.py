@@ -11,10 +11,10 @@ from fractions import Fraction
 from typing import Any, Final
 
 # To be raised whenever the numbers of that kind change, so that old items are left alone and computed anew.
-VIDEO_FORMAT: Final = 1
+VIDEO_FORMAT: Final = 2
 AUDIO_FORMAT: Final = 1
 TEXT_FORMAT: Final = 1
-PROBE_FORMAT: Final = 1  # of what is remembered about a file
+PROBE_FORMAT: Final = 2  # of what is remembered about a file
 
 SILENCE: Final = "silence"  # the content of every clip without an audio track
 

@@ -71,13 +71,14 @@ def frames(path: str, count: int, rate: Fraction, as_they_are: bool) -> Iterator
 def at_rate(pictures: "Iterator[Picture]", rate: Fraction, count: int) -> "Iterator[Picture]":
     """For each time k / rate, k < count, the picture whose own time is nearest to it; the earlier one of two as near.
 
-    Times count from the first picture. After the last picture at most one more time is served, so that what is
-    missing at the end is noticed.
+    Times count from the first picture. The last one is shown for its own length, at least for the average one: later
+    times are not served, so that what is missing at the end is noticed.
     """
     first: Fraction | None = None
     before: Picture | None = None
-    wanted = 0
+    seen = wanted = 0
     for picture in pictures:
+        seen += 1
         if picture.time is None:
             raise Refused("its frames carry no time stamps, so it cannot be brought to another frame rate")
         first = picture.time if first is None else first
@@ -89,8 +90,8 @@ def at_rate(pictures: "Iterator[Picture]", rate: Fraction, count: int) -> "Itera
             wanted += 1
         before = picture
     if before is not None and first is not None:
-        # The last picture stands for one of its own lengths.
-        while wanted < count and first + wanted / rate <= _time(before) + before.length:
+        length = max(before.length, (_time(before) - first) / max(1, seen - 1))
+        while wanted < count and first + wanted / rate <= _time(before) + length:
             yield before
             wanted += 1
 
