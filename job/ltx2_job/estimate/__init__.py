@@ -26,7 +26,15 @@ that were left out to check. docs/performance.md says the same for users, term b
 
 from ltx2_job.estimate.constants import constants
 from ltx2_job.estimate.host import GIB, Host, decoded_clips, host, round_up, volume_terms, with_spare
-from ltx2_job.estimate.memory import OPTIMIZER_BYTES, Terms, allocated, cache_terms, training_terms, validation_terms
+from ltx2_job.estimate.memory import (
+    OPTIMIZER_BYTES,
+    Terms,
+    allocated,
+    cache_terms,
+    later_cache_terms,
+    training_terms,
+    validation_terms,
+)
 from ltx2_job.estimate.models import Model, known_model, read_model
 from ltx2_job.estimate.plans import (
     BUILT_FORMS,
@@ -42,8 +50,36 @@ from ltx2_job.estimate.shapes import Shape, audio_latents, latent_area, shape
 from ltx2_job.estimate.speed import forward_flop, step_parts
 
 __all__ = [
-    "BUILT_FORMS", "FORMS", "FORM_BYTES", "GIB", "OPTIMIZER_BYTES", "Form", "Host", "Model", "PlanName", "Shape",
-    "Terms", "allocated", "audio_latents", "block_bytes", "cache_terms", "constants", "decoded_clips", "forward_flop",
-    "host", "known_model", "latent_area", "read_model", "round_up", "shape", "step_parts",
-    "streamed_bytes", "training_terms", "validation_terms", "volume_terms", "weight_terms", "with_spare",
+    "BUILT_FORMS",
+    "FORMS",
+    "FORM_BYTES",
+    "GIB",
+    "OPTIMIZER_BYTES",
+    "Form",
+    "Host",
+    "Model",
+    "PlanName",
+    "Shape",
+    "Terms",
+    "allocated",
+    "audio_latents",
+    "block_bytes",
+    "cache_terms",
+    "constants",
+    "decoded_clips",
+    "forward_flop",
+    "host",
+    "known_model",
+    "latent_area",
+    "later_cache_terms",
+    "read_model",
+    "round_up",
+    "shape",
+    "step_parts",
+    "streamed_bytes",
+    "training_terms",
+    "validation_terms",
+    "volume_terms",
+    "weight_terms",
+    "with_spare",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from ltx2_job.estimate.constants import figure
 from ltx2_job.estimate.models import Model
-from ltx2_job.estimate.plans import FORM_BYTES, Form, activation_bytes, weight_terms
+from ltx2_job.estimate.plans import FORM_BYTES, SLOTS, Form, activation_bytes, weight_terms
 from ltx2_job.estimate.shapes import LATENT_CHANNELS, Shape
 
 OPTIMIZER_BYTES: Final = {"adamw": (4, 4, 8), "adamw_bf16": (2, 4, 4)}  # weights, gradients, moments per parameter
@@ -82,6 +82,21 @@ def cache_terms(model: Model, clip: Shape, *, form: Form, device: Literal["cuda"
 
     Each pass has one model in memory (ltx2_job.caching.encode), whatever offload_during_startup says.
     """
+    return _largest_pass(model, clip, form, model.text_encoder * FORM_BYTES[form], device)
+
+
+def later_cache_terms(model: Model, clip: Shape) -> dict[str, Terms]:
+    """The same for rungs that are not built yet: the text encoder's layers in int8, or two of them at a time."""
+    embedding = min(round(figure("device", "text_embedding")), model.text_encoder)
+    layers = model.text_encoder - embedding
+    rungs = {
+        "text encoder in int8": 2 * embedding + layers,
+        "text encoder streamed": 2 * embedding + SLOTS * 2 * layers // round(figure("device", "text_layers")),
+    }
+    return {name: _largest_pass(model, clip, "bf16", encoder, "cuda") for name, encoder in rungs.items()}
+
+
+def _largest_pass(model: Model, clip: Shape, form: Form, encoder: int, device: Literal["cuda", "cpu"]) -> Terms:
     size = FORM_BYTES[form]
     states = figure("device", "text_hidden_states") * model.text_tokens * model.text_width
     passes: list[Terms] = [
@@ -91,7 +106,7 @@ def cache_terms(model: Model, clip: Shape, *, form: Form, device: Literal["cuda"
         },
         {"audio encoder": model.audio * 4},
         {
-            "text encoder": model.text_encoder * size,
+            "text encoder": encoder,
             "connectors": model.connectors * size,
             "hidden states": round(2 * states * size),  # as they leave the encoder, and stacked for the connectors
         },

@@ -18,7 +18,7 @@ VERBS: Final = {
     "run": ("training", "train what a manifest says, on this machine"),
     "train": ("training", "train config/config.json and its datasets, on this machine"),
     "render": ("rendering", "print what a cluster would get for a manifest"),
-    "estimate": ("looking", "say which GPU classes fit a manifest: memory, seconds, hours, disk"),
+    "estimate": ("estimating", "say which GPU classes fit a manifest: memory, seconds, hours, disk"),
     "check": ("checking", "look at manifest or config.json, model, clips and this machine, and train nothing"),
     "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
     "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         (check, "an LTX2Training or a config.json"),
     ):
         parser_.add_argument("file", type=Path, metavar="FILE", help=text)
+    estimate.add_argument("--class", dest="gpu_class", metavar="NAME", help="all terms of one GPU class of `ltx2 gpus`")
     verb("gpus", "ltx2 gpus")
     doctor = verb("doctor", "ltx2 doctor --workspace /data")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")

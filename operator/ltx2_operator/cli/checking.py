@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltx2_job import exitcodes
-from ltx2_job.config import resolve
 from ltx2_job.errors import ConfigError, UnavailableError
-from ltx2_job.workspace import Workspace
-from ltx2_operator import accept, host, manifest, sizing
-from ltx2_operator.api import API_VERSION, KIND, not_supported_yet, parse
+from ltx2_operator import accept, host, sizing
 from ltx2_operator.cli import inputs, preflight
+from ltx2_operator.cli.reading import readable
 from ltx2_operator.cli.words import total_steps
 from ltx2_operator.machine import detect, host_memory
 from ltx2_operator.processes import find_program
@@ -88,34 +86,3 @@ def _clips(order: inputs.Order) -> int:
         sys.stdout.flush()
         done = subprocess.run([*command, "--workspace", str(order.workspace.root)], check=False)
     return done.returncode
-
-
-def readable(path: Path, workspace: Path) -> tuple[inputs.Order, list[str]]:
-    """The order of a file even if it asks for what is not supported yet, and notes about corrections and that.
-
-    Raises ConfigError, manifest.ManifestError, NoInputError.
-    """
-    documents = manifest.load(path)
-    body = documents[0].body
-    notes: list[str] = []
-    if "kind" in body or "apiVersion" in body:
-        body = manifest.training(documents).body
-        training = parse({key: value for key, value in body.items() if key != "status"})
-        notes += [
-            f"not supported yet: {problem.field}; {problem.remedy}" for problem in not_supported_yet(training.spec)
-        ]
-        resolved = resolve(training.spec.config or {}, training.spec.datasets, workspace=workspace)
-    else:
-        resolved = resolve(body, workspace=workspace)
-        made = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"name": inputs.name_of(resolved, workspace)},
-        }
-        training = parse({**made, "spec": resolved.dump()})
-        body = {**made, "spec": resolved.dump()}
-    notes += [f"not supported yet: {item.field}: {item.value} ({item.why})" for item in resolved.unsupported]
-    notes += [f"corrected: {correction}" for correction in resolved.corrections]
-    place = Workspace(workspace)
-    model = inputs.read_model(resolved, place)
-    return inputs.Order(body, training, resolved, tuple(str(one) for one in resolved.corrections), place, model), notes

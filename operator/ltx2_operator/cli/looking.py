@@ -1,4 +1,4 @@
-"""`ltx2 estimate`, `gpus` and `ls`: they look and change nothing."""
+"""`ltx2 gpus` and `ls`: they look and change nothing."""
 
 import contextlib
 from argparse import Namespace
@@ -7,68 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_job import exitcodes
-from ltx2_job.errors import ConfigError
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator import gpus as table_of
-from ltx2_operator import sizing
 from ltx2_operator.accept import GIB
-from ltx2_operator.cli.checking import readable
-from ltx2_operator.cli.words import table, total_steps
+from ltx2_operator.cli.words import table
 from ltx2_operator.conditions import duration_text, moment
 from ltx2_operator.local import STATE_FILE
 from ltx2_operator.machine import detect
 
 
-def estimate(args: Namespace) -> int:
-    """One row per GPU class; the cheapest that fits is marked with *."""
-    order, notes = readable(args.file, args.workspace.resolve())
-    steps = total_steps(order)
-    rows = [("", "CLASS", "FITS", "PLAN", "PEAK", "S/STEP", "HOURS", "RAM", "DISK")]
-    reasons, marked = [], False
-    for entry in table_of.cheapest_first(table_of.CLASSES):
-        try:
-            plan = sizing.size(order.training.spec, order.resolved, entry, 0, "train", order.model)
-            cached = sizing.size(order.training.spec, order.resolved, entry, 0, "cache", order.model)
-        except (sizing.NoFit, ConfigError) as error:
-            rows.append(("", entry.name, "no", "-", "-", "-", "-", "-", "-"))
-            reasons.append(f"{entry.name}: {error}")
-            continue
-        each = float(plan.predicted_seconds_per_step or 0)
-        mark = "*" if not marked and entry is not table_of.CPU else ""
-        marked = marked or bool(mark)
-        rows.append(
-            (
-                mark, entry.name, "yes", plan.memory, f"{plan.predicted_peak_bytes / GIB:.1f}G",
-                f"{each:.3g}" if each else "-",
-                f"{each * steps / 3600:.1f}" if each and steps else "-",
-                f"{max(plan.memory_bytes, cached.memory_bytes) / GIB:.0f}G", f"{plan.volume_bytes / GIB:.0f}G",
-            )
-        )  # fmt: skip
-    for line in [*table(rows), *reasons, *notes]:
-        print(line)
-    if steps is None:
-        print("hours: num_train_epochs needs the number of clips, which the cache stage finds")
-    return exitcodes.OK
-
-
 def gpus(args: Namespace) -> int:
     """The classes, and what this machine has."""
-    rows = [("CLASS", "VENDOR", "MEMORY", "BF16 TFLOPS", "RESOURCE")]
+    rows: list[tuple[str, ...]] = [
+        ("CLASS", "VENDOR", "MEMORY", "BF16", "FP8", "TFLOPS", "LINK GB/S", "IMAGE", "NODE LABEL")
+    ]
     for entry in table_of.CLASSES:
+        label = next((values[0] for labels in entry.nodes for values in labels.values()), "-")
         memory = f"{entry.memory_bytes / GIB:.1f} GiB" if entry.memory_bytes else "-"
-        rows.append(
-            (
-                entry.name,
-                entry.vendor,
-                memory,
-                f"{entry.bf16_tflops:g}" if entry.bf16_tflops else "-",
-                entry.resource or "-",
-            )
-        )
+        able = tuple("yes" if units else "no" for units in (entry.bf16, entry.fp8)) if entry.resource else ("-", "-")
+        rates = (f"{rate:g}" if rate else "-" for rate in (entry.bf16_tflops, entry.link_gbps))
+        rows.append((entry.name, entry.vendor, memory, *able, *rates, entry.flavour, label))
     for line in table(rows):
         print(line)
+    labels = " or ".join(table_of.PRODUCT_LABELS.values())
+    print(f"\nNODE LABEL: the first value of {labels} that names the class; TFLOPS: dense bf16, by the data sheet")
     found = detect()
-    print(f"\nthis machine: {'no GPU' if not found else ''}")
+    print(f"this machine: {'no GPU' if not found else ''}")
     for gpu in found:
         print(
             f"  {gpu.index}: {gpu.product}, {gpu.memory_mib} MiB, class {gpu.gpu_class.name if gpu.gpu_class else '-'}"
