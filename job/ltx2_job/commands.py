@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ltx2_job import strict_json
 from ltx2_job.endings import ending
 from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem
 from ltx2_job.workspace import RunFolder, Workspace, read_json
@@ -276,8 +277,8 @@ def _group(name: str) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise NoInputError(f"{path}: there is no such file") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(Problem(str(path), f"is not JSON ({error})")) from None
+        return strict_json.loads(path.read_bytes())
+    except OSError as error:
+        raise NoInputError(f"{path}: {error.strerror}; give the path of a JSON file") from None
+    except strict_json.BadJson as error:
+        raise ConfigError(Problem(f"{path}:{error.line}", error.message)) from None

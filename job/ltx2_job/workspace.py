@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltx2_job.errors import ConfigError, Problem
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -42,12 +44,20 @@ class Workspace:
     cache = property(lambda self: self.root / "cache")
 
     def resolve(self, path: str | Path) -> Path:
-        """An absolute path as it is, a relative one under the workspace."""
-        return self.root / Path(path).expanduser()
+        """An absolute path as it is, a relative one under the workspace. Raises ConfigError for a home of nobody."""
+        return self.root / expanded(path)
 
     def run(self, name: str, output_dir: str | None = None) -> RunFolder:
         """The folder of a run; `output_dir` replaces runs/<name>."""
         return RunFolder(self.resolve(output_dir or Path("runs") / name))
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ~ and ~user replaced by the home folder. Raises ConfigError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(Problem(str(path), "that user has no home folder here", "write the whole path")) from None
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -7,7 +7,7 @@ for the API server and as a validator for manifests that never meet one (`ltx2 r
 before both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -265,9 +265,14 @@ def parse(obj: Mapping[str, Any]) -> LTX2Training:
     problems = []
     if (kind := (obj.get("apiVersion"), obj.get("kind"))) != (API_VERSION, KIND):
         problems.append(Problem("apiVersion, kind", f"{kind[0]}, {kind[1]} is not {API_VERSION}, {KIND}"))
+    problems += [Problem(key, "unknown key", _nearest(key, _OBJECT)) for key in obj if key not in _OBJECT]
+    if problems and not obj.get("spec"):
+        raise ConfigError(problems)  # that nothing stands in it follows from those
     try:
         training = LTX2Training.model_validate(
-            {"metadata": obj.get("metadata") or {}, "spec": obj.get("spec") or {}, "status": obj.get("status") or {}}
+            {"metadata": obj.get("metadata") or {}, "spec": obj.get("spec") or {}, "status": obj.get("status") or {}},
+            by_alias=True,
+            by_name=False,  # as the API server: a key has one way to be written
         )
     except ValidationError as error:
         raise ConfigError([*problems, *(_problem(detail) for detail in error.errors(include_url=False))]) from None
@@ -276,6 +281,7 @@ def parse(obj: Mapping[str, Any]) -> LTX2Training:
     return training
 
 
+_OBJECT: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 # What to write where a text does not match its pattern.
 NAME_REMEDY: Final = "small letters, digits and dashes only, beginning and ending with a letter or digit"
 PATTERN_REMEDIES: Final = {
@@ -293,16 +299,29 @@ def _problem(detail: Mapping[str, Any]) -> Problem:
     if field == "metadata.name" and detail["type"] == "string_too_long":
         return Problem(field, f"{len(detail['input'])} characters, at most {NAME_MAX}", "choose a shorter name")
     if detail["type"] == "extra_forbidden":
-        near = get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1, cutoff=0.6)
-        return Problem(field, "unknown key", f"did you mean {near[0]}?" if near else "")
+        return Problem(field, "unknown key", _nearest(str(location[-1]), _keys_at(location[:-1])))
     message = detail["msg"].removeprefix("Value error, ")
+    value = repr(detail["input"])
+    value = value if len(value) <= 60 else f"{value[:59]}…"
     if detail["type"] in ("missing", "value_error"):
-        return Problem(field, message)
+        return Problem(field, message, "" if detail["type"] == "value_error" else "write it")
     if detail["type"] == "string_pattern_mismatch":
-        return Problem(field, f"{detail['input']!r} has another form", PATTERN_REMEDIES.get(field, NAME_REMEDY))
+        return Problem(field, f"{value} has another form", PATTERN_REMEDIES.get(field, NAME_REMEDY))
     if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(field, f"{detail['input']!r} is no mapping", "write keys and values under it")
-    return Problem(field, f"{detail['input']!r}: {message.replace('Input should be', 'must be')}")
+        keys = _keys_at(location)
+        remedy = f"write keys and values under it ({', '.join(keys)})" if keys else "write keys and values under it"
+        if keys and isinstance(detail["input"], str):
+            remedy = f"write {{{keys[0]}: {detail['input']}}}"
+        return Problem(field, f"{value} is no mapping", remedy)
+    if detail["type"] == "list_type":
+        return Problem(field, f"{value} is no list", "begin each entry with a dash (- )")
+    return Problem(field, f"{value}: {message.replace('Input should be', 'must be')}")
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """What to write for an unknown key."""
+    near = get_close_matches(to_camel(key), known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

@@ -158,8 +158,9 @@ TRAINING: Final = tuple(entry for entry in CLASSES if entry.bf16 and entry is no
 def find(name: str, field: str = "spec.gpu.class") -> GpuClass:
     """The class of a name. Raises ConfigError that names the nearest one, or says that the class cannot train."""
     if name not in BY_NAME:
-        near = get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"write {AUTO}, cpu or a class of `ltx2 gpus`"
+        longer = [known for known in BY_NAME if known.startswith(f"{name}-")]
+        near = longer or get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
+        remedy = f"did you mean {' or '.join(near)}?" if near else f"write {AUTO}, cpu or a class of `ltx2 gpus`"
         raise ConfigError(Problem(field, f"{name} is no GPU class", remedy))
     problem = refusal(BY_NAME[name], field)
     if problem is not None:

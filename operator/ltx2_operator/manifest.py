@@ -9,7 +9,7 @@ there, too.
 
 import base64
 import binascii
-import json
+import codecs
 import math
 import re
 from collections.abc import Hashable
@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import yaml
 
+from ltx2_job import strict_json
 from ltx2_job.errors import JobError, NoInputError
 from ltx2_job.exitcodes import CONFIG
 from ltx2_operator.fields import API_VERSION, KIND
@@ -151,21 +152,42 @@ def load(path: Path) -> list[Document]:
     Raises NoInputError (no such file), ManifestError (no YAML, not a mapping: with file and line).
     """
     try:
-        text = path.read_text()
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raw = path.read_bytes()
+    except OSError as error:
         raise NoInputError(f"{path}: {error.strerror}; give the path of a manifest") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: is no text; give the path of a manifest (YAML or JSON)") from None
-    return parse(text, path)
+    return parse(_text(raw, path), path)
+
+
+def _text(raw: bytes, path: Path) -> str:
+    """The text of a file, its byte order mark left out. Raises ManifestError."""
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and ":" in raw.decode("utf-16", errors="replace"):
+        raise ManifestError(f"{path}: is UTF-16 text; save it as UTF-8")
+    try:
+        if b"\0" in raw:
+            raise ManifestError(f"{path}: is no text; give the path of a manifest (YAML or JSON)")
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ManifestError(
+            f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8 text; save it as UTF-8"
+        ) from None
 
 
 def parse(text: str, path: Path) -> list[Document]:
     """The documents of a text; `path` is for messages. Raises ManifestError."""
+    try:
+        return _documents(text, path)
+    except RecursionError:
+        raise ManifestError(f"{path}: is nested too deeply; is a bracket missing?") from None
+
+
+def _documents(text: str, path: Path) -> list[Document]:
+    wrong: strict_json.BadJson | None = None
     if text.lstrip().startswith("{"):
         try:
-            return [_checked(Document(json.loads(text), path, 1))]
-        except ValueError:
-            pass  # YAML's own flow style begins alike; its loader says what is wrong
+            return [_checked(Document(strict_json.loads(text), path, 1))]
+        except strict_json.BadJson as error:
+            wrong = error  # YAML's own flow style begins alike
     found = []
     try:
         for node in yaml.compose_all(text, Loader=_Loader):
@@ -174,17 +196,43 @@ def parse(text: str, path: Path) -> list[Document]:
             if body is None:
                 continue
             if not isinstance(body, dict):
-                what = f"a {type(body).__name__}, not a mapping; a manifest begins with apiVersion and kind"
+                what = f"a {type(body).__name__}, not a mapping; {_BEGINS[path.suffix == '.json']}"
                 raise ManifestError(f"{path}:{line}: {what}")
             found.append(_checked(Document(body, path, line)))
     except yaml.MarkedYAMLError as error:
+        if wrong is not None and path.suffix == ".json":
+            raise ManifestError(f"{path}:{wrong.line}: {wrong.message}") from None
         mark = error.problem_mark or error.context_mark
-        raise ManifestError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from None
+        problem = str(error.problem or error.context)
+        raise ManifestError(f"{path}:{mark.line + 1 if mark else 1}: {problem}{_remedy(problem)}") from None
     except yaml.YAMLError as error:
-        raise ManifestError(f"{path}:{_line_of(text, error)}: {str(error).splitlines()[0]}") from None
+        what = f"{str(error).splitlines()[0]}; remove that character"
+        raise ManifestError(f"{path}:{_line_of(text, error)}: {what}") from None
     if not found:
-        raise ManifestError(f"{path}: holds no document")
+        raise ManifestError(f"{path}: holds no document; {_BEGINS[path.suffix == '.json']}")
     return found
+
+
+_BEGINS: Final = ("a manifest begins with apiVersion and kind", "a config.json is one object: { … }")
+# What to do about a complaint of the YAML library, by words of it.
+_REMEDIES: Final = {
+    "\\t": "indent with blanks, not with tabs",
+    "mapping values are not allowed": "indent it as its neighbours, or put a text with a colon in quotes",
+    "expected <block end>": "indent it as its neighbours of the same level",
+    "could not find expected ':'": "write a blank after the colon, or close the quotes above",
+    "expected ',' or": "close the bracket above, or put a comma between two entries",
+    "is set twice": "keep one",
+    "undefined alias": "put what starts with * in quotes, or define it before with &NAME",
+    "cannot be a key": "fill in the template, or put it in quotes",
+    "has no form in JSON": "write a finite number",
+    "quoted scalar": "close the quotes",
+    "cannot start any token": "put it in quotes",
+}
+
+
+def _remedy(problem: str) -> str:
+    found = next((remedy for words, remedy in _REMEDIES.items() if words in problem), "")
+    return f"; {found}" if found else "; look at this line and the one above it"
 
 
 def _checked(document: Document) -> Document:

@@ -156,6 +156,7 @@ def test_a_changed_configuration_of_a_kept_run_is_refused_once_before_anything_s
     ]
     assert len(calls(here)) == started and (run / "training.json").read_bytes() == before
     # The same again, and a named checkpoint to go on from, are no mistakes.
+    (run / "checkpoints/step-0000003").mkdir(parents=True, exist_ok=True)
     assert main(["run", write(here, {"lora_rank": 4})]) == 0
     assert main(["run", write(here, {**other, "resume_from_checkpoint": "step-0000003"})]) == 0
 

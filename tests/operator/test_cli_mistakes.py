@@ -139,7 +139,7 @@ def test_a_wrong_document_beside_or_in_place_of_it_is_one_line(here, capfd, body
 
 def test_a_folder_that_cannot_be_written_is_73_and_one_line(here, capfd):
     (here / "runs").touch()
-    refused(here, capfd, json.dumps(MANIFEST), 73, "runs/fox: Not a directory; make room, or make it writable")
+    refused(here, capfd, json.dumps(MANIFEST), 73, "runs/fox: Not a directory; a file lies where a folder is wanted")
 
 
 def test_no_config_is_said_in_the_words_of_the_verb(here, capfd):

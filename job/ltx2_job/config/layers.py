@@ -109,9 +109,8 @@ def _read_outside(layer: Layer, shown: str, known: Outside, value: Any) -> None:
 
 
 def _hint(name: str, names: Names, show: Callable[[str], str]) -> str:
-    close = nearest(name, names.known())
-    if close:
-        return f"did you mean {show(close).rpartition('.')[2]}?"
+    if name == "datasets" and names is TRAINING:
+        return "move the list beside config, as spec.datasets, or name it data_backend_config"
     for other, place in (
         (VIDEO, "a dataset's video block"),
         (AUDIO, "a dataset's audio block"),
@@ -120,6 +119,9 @@ def _hint(name: str, names: Names, show: Callable[[str], str]) -> str:
     ):
         if other is not names and name in other.known():
             return f"it belongs in {place}"
+    close = nearest(name, names.known())
+    if close:
+        return f"did you mean {show(close).rpartition('.')[2]}?"
     return "`ltx2-job config reference` lists every key"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ltx2_job import strict_json
 from ltx2_job.config import checks, layers
 from ltx2_job.config.changes import Correction, Unsupported
 from ltx2_job.config.corrections import correct_dataset, correct_training
@@ -18,6 +19,7 @@ from ltx2_job.config.problems import from_validation
 from ltx2_job.config.support import unsupported
 from ltx2_job.config.training import TrainingConfig
 from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.workspace import expanded
 
 _FAMILY = "ltxvideo2"  # what the placeholder {model_family} in a path stands for
 
@@ -153,12 +155,12 @@ def _entries(
                 Problem(field, f"{source} lies on the volume and cannot be read here", "write the datasets themselves")
             ]
         try:
-            source = json.loads((workspace / Path(source).expanduser()).read_text())
+            source = strict_json.loads((workspace / expanded(source)).read_bytes())
         except OSError as error:
             return [], [
                 Problem(field, f"cannot read {source}: {error.strerror}", "write a path in the workspace, or the list")
             ]
-        except ValueError as error:
+        except strict_json.BadJson as error:
             return [], [Problem(field, f"{source} is not valid JSON: {error}", "repair the file")]
     if not isinstance(source, list):
         return [], [Problem(field, "must be a list of datasets", "write [ {…}, {…} ]")]

@@ -36,7 +36,7 @@ class OptimisationKeys(BaseModel):
     train_batch_size: Int = key(1, "clips per GPU and micro-batch", OFFICIAL, ge=1)
     gradient_accumulation_steps: Int = key(1, "micro-batches per optimizer step", OFFICIAL, ge=1)
     num_train_epochs: Int = key(0, "passes over the data; 0: count in steps", OURS, ge=0)
-    max_train_steps: Int = key(_steps, "optimizer steps; 2000 unless num_train_epochs is set", OFFICIAL, ge=0)
+    max_train_steps: Int = key(_steps, "optimizer steps; 2000 unless num_train_epochs is set", OFFICIAL, ge=0, le=10**9)
     learning_rate: Float = key(
         1e-4, "learning rate after warm-up; 0 trains nothing, for trying things out", OFFICIAL, ge=0
     )

@@ -121,15 +121,13 @@ def _json_object(value: Any) -> Any:
 
 
 def _size(value: Any) -> tuple[int, int]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        width, height = _integer(value[0]), _integer(value[1])
-    elif isinstance(value, str):
-        parts = value.strip().lower().split("x")
-        if len(parts) not in (1, 2):
-            raise refuse(f"must be WxH, for example 768x512, not {value!r}")
+    parts = value.strip().lower().split("x") if isinstance(value, str) else value
+    try:
+        if not isinstance(parts, (list, tuple)) or not (len(parts) == 2 or (len(parts) == 1 and parts is not value)):
+            raise refuse("")
         width, height = _integer(parts[0]), _integer(parts[-1])
-    else:
-        raise refuse(f"must be WxH, for example 768x512, not {value!r}")
+    except PydanticCustomError:
+        raise refuse(f"must be WxH, for example 768x512, not {value!r}") from None
     if width < 1 or height < 1:
         raise refuse(f"must be WxH with both above 0, not {value!r}")
     return width, height

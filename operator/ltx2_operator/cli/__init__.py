@@ -125,11 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"ltx2: {where}{error.strerror}; make room, or make it writable for this user, or give another --workspace",
-            file=sys.stderr,
-        )
+        print(f"ltx2: {where}{error.strerror}; {_remedy(error)}", file=sys.stderr)
         return STORAGE
+
+
+def _remedy(error: OSError) -> str:
+    """What to do about a folder that cannot be written."""
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "a file lies where a folder is wanted: move it away, or give another --workspace"
+    return "make room, or make it writable for this user, or give another --workspace"
 
 
 def _pass(arguments: Sequence[str]) -> int:

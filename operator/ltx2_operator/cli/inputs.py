@@ -77,6 +77,10 @@ def from_config(
     if not path.exists():
         raise NoInputError(f"{path}: there is no such file; put the guide's config.json there, or give --config FILE")
     documents = manifest.load(path)
+    if documents[0].kind == KIND:
+        raise manifest.ManifestError(
+            f"{documents[0].where}: this is a manifest (kind {KIND}), no config.json; use `ltx2 run {path}`"
+        )
     resolved = resolve(documents[0].body, environ=environ or {}, flags=flags, workspace=workspace)
     resolved.require_supported()
     body = {

@@ -6,18 +6,43 @@ A cluster would let such a pod wait (for a GPU, for clips, for a download); whoe
 from collections.abc import Sequence
 
 from ltx2_job.discover import find_clips
-from ltx2_job.errors import ConfigError, NoInputError, Problem
+from ltx2_job.errors import CheckpointError, ConfigError, NoInputError, Problem
 from ltx2_job.models.gemma import find_gemma
-from ltx2_job.same_run import require_same
+from ltx2_job.models.header import read_header
+from ltx2_job.same_run import UNNAMED_CHECKPOINTS, require_same
 from ltx2_operator.cli.inputs import Order
 from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE
 from ltx2_operator.machine import LocalGpu
 from ltx2_operator.status import Plan
 
 
-def require_same_run(order: Order) -> None:
-    """Raise ConfigError, a problem for each key, if the run's folder holds what another configuration has made."""
-    require_same(order.folder, order.resolved.dump(), order.resolved.training.resume_from_checkpoint)
+def require_folder(order: Order) -> None:
+    """See that the run's folder can be used: it is none of another configuration, and what to go on from is there.
+
+    Raises ConfigError.
+    """
+    folder, config = order.folder, order.resolved.training
+    if folder.root.exists() and not folder.root.is_dir():
+        field = "output_dir" if config.output_dir else "metadata.name"
+        raise ConfigError(Problem(field, f"{folder.root} is a file", "name a folder, or move the file away"))
+    require_same(folder, order.resolved.dump(), config.resume_from_checkpoint)
+    _named_checkpoint(order, config.resume_from_checkpoint)
+    if config.init_lora:
+        try:
+            read_header(order.workspace.resolve(config.init_lora))
+        except CheckpointError as error:
+            message = error.problems[0].message
+            raise ConfigError(Problem("init_lora", message, "name a LoRA's .safetensors file")) from None
+
+
+def _named_checkpoint(order: Order, reference: str | None) -> None:
+    folder = order.folder.checkpoints
+    if reference is None or reference in UNNAMED_CHECKPOINTS:
+        return
+    if not any(path.is_dir() for path in (folder / reference, order.workspace.resolve(reference))):
+        there = ", ".join(sorted(path.parent.name for path in folder.glob("*/manifest.json"))) or "none"
+        remedy = f"write `latest`, a name (there: {there}), or a path"
+        raise ConfigError(Problem("resume_from_checkpoint", f"{reference!r} is no checkpoint", remedy))
 
 
 def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:

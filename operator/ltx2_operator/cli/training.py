@@ -50,7 +50,7 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
         _say(f"{order.name} is finished already")
         _summary(order, (local.load_state(folder.root) or {}).get("status") or {}, file)
         return exitcodes.OK
-    preflight.require_same_run(order)
+    preflight.require_folder(order)
     found = detect()
     order = inputs.choose(order, found)
     plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)

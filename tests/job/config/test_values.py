@@ -80,7 +80,7 @@ def test_whole_numbers_in_every_form(written):
         ("ltx2_first_frame_conditioning_probability", 1.5, "must be 1 or less, not 1.5"),
         ("seed", -1, "must be 0 or more, not -1"),
         ("validation_prompt", ["a"], "must be text, not ['a']"),
-        ("validation_resolution", "wide", "must be a whole number, not 'wide'"),
+        ("validation_resolution", "wide", "must be WxH, for example 768x512, not 'wide'"),
         ("validation_resolution", "1x2x3", "must be WxH, for example 768x512, not '1x2x3'"),
         ("validation_resolution", "0x512", "must be WxH with both above 0, not '0x512'"),
         ("validation_resolution", [], "must be WxH or a list of WxH, for example 768x512, not []"),
