@@ -1,0 +1,159 @@
+"""Every command that the pages show is run and prints what they show, or says truthfully why it is not run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from checkout import Checkout, Ran
+from docpages import ROOT, SHELL, Command, Mark, blocks, commands, pages
+from ltx2_operator.machine import detect
+
+COMMANDS = [command for page in pages() for command in commands(page)]
+RUN = [command for command in COMMANDS if command.mark is None]
+MARKED = [command for command in COMMANDS if command.mark is not None]
+# Programs that may stand in a shell block; one that is new here is looked at before it is run by every test.
+KNOWN = {
+    "ltx2", "ltx2-job", "make", "python", "pip", "kubectl", "helm", "hf", "cp", "mkdir", "ls", "cat", "cd", "source",
+}  # fmt: skip
+# What kubectl and helm do without an API server.
+OFFLINE = re.compile(r"(kubectl kustomize|helm (template|lint|package|show|dependency|version))\b")
+INSTALLERS = re.compile(r"(pip install|make setup|apt-get install)\b")
+LONG = re.compile(r"(make (test|test-[a-z]+|lint)|python benchmarks/[a-z_]+\.py)\b")
+ONLY_ON_A_GPU = re.compile(r"needs \d+ x (nvidia|amd)\.com/gpu|no GPU on this machine")
+
+
+def name(command: Command) -> str:
+    return f"{command.where} {command.text[:60]}"
+
+
+@pytest.fixture(scope="module")
+def no_gpu() -> None:
+    if detect():
+        pytest.skip("this machine has a GPU: what needs one would run")
+
+
+def test_the_pages_have_commands_of_each_kind() -> None:
+    """A harness that finds nothing passes everything."""
+    assert len(RUN) >= 20 and {command.mark for command in MARKED} >= {Mark.GPU, Mark.CLUSTER, Mark.INSTALLS}
+    assert {command.page.name for command in RUN} >= {"README.md", "quickstart.md", "from-the-guide.md"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=name)
+def test_its_program_is_known(command: Command) -> None:
+    assert command.program in KNOWN, f"{command.where}: {command.program}: not one of {sorted(KNOWN)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUN, ids=name)
+def test_it_runs(command: Command, outcomes: dict[Command, Ran]) -> None:
+    ran = outcomes[command]
+    assert ran.code == 0, f"{command.where}: {command.text}\nexit code {ran.code}\n{ran.output}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in RUN if command.shown], ids=name)
+def test_it_prints_what_the_page_shows(command: Command, outcomes: dict[Command, Ran]) -> None:
+    printed = outcomes[command].output
+    missing = first_difference(command.shown, printed)
+    assert missing is None, f"{command.where}: {command.text}\nshown:   {missing}\nprinted:\n{printed}"
+
+
+def first_difference(shown: tuple[str, ...], printed: str) -> str | None:
+    """The first shown line that is not printed in its place, None if all are.
+
+    Numbers may differ; `…` in a line stands for any text, as a line of its own for any lines.
+    """
+    lines, free = [_plain(line) for line in printed.splitlines()], False
+    at = 0
+    for line in shown:
+        if line.strip() in ("", "…"):
+            free = free or line.strip() == "…"
+            continue
+        pattern = re.compile(".*".join(map(re.escape, _plain(line).split("…"))))
+        where = range(at, len(lines)) if free else range(at, min(at + 1, len(lines)))
+        found = next((number for number in where if pattern.fullmatch(lines[number])), None)
+        if found is None:
+            return line
+        at, free = found + 1, False
+    return None
+
+
+def _plain(line: str) -> str:
+    line = re.sub(r"(/[^\s:]*)?/ltx2-operator/", "", line)
+    return " ".join(re.sub(r"\d+(?:[.,]\d+)*", "#", line).split())
+
+
+def test_the_comparison_sees_a_difference() -> None:
+    printed = "a: 12 clips\nb: 3.5 s\n\nc: done\n"
+    assert first_difference(("a: 7 clips", "b: 1 s", "c: done"), printed.replace("\n\n", "\n")) is None
+    assert first_difference(("a: 7 clips", "…", "c: …"), printed) is None
+    assert first_difference(("a: 7 clips", "c: done"), printed) == "c: done"
+    assert first_difference(("a: 7 videos",), printed) == "a: 7 videos"
+    assert first_difference(("…", "d: done"), printed) == "d: done"
+
+
+@pytest.mark.parametrize("command", [one for one in MARKED if one.mark is not Mark.GPU], ids=name)
+def test_its_mark_is_true(command: Command) -> None:
+    """A mark is no way round: a command that could be run here must be."""
+    text = command.text
+    true = {
+        Mark.CLUSTER: command.program in ("kubectl", "helm") and not OFFLINE.match(text),
+        Mark.LOGIN: re.match(r"(hf (auth login|download)|wandb login)\b", text),
+        Mark.INSTALLS: INSTALLERS.match(text),
+        Mark.MINUTES: LONG.match(text),
+    }
+    assert true[command.mark], f"{command.where}: {text} could be run here; remove the mark {command.mark.value!r}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [one for one in MARKED if one.mark is Mark.GPU], ids=name)
+def test_what_needs_a_gpu_says_so_without_one(command: Command, checkout: Checkout, no_gpu: None) -> None:
+    """Run without a GPU it fails for that reason; what would compute for hours instead has a twin that is run."""
+    if (verb := _verb(command.text)) in ("generate", "validate"):
+        twins = [one for one in RUN if _verb(one.text) == verb and _options(one.text) >= _options(command.text)]
+        assert twins, f"{command.where}: no page runs `ltx2 {verb}` with {sorted(_options(command.text))}"
+        return
+    ran = checkout.run(command.text)
+    assert ran.code != 0 and ONLY_ON_A_GPU.search(ran.output), f"{command.where}: {command.text}\n{ran.output}"
+
+
+def _verb(text: str) -> str:
+    return text.split()[1]
+
+
+def _options(text: str) -> set[str]:
+    return set(re.findall(r"(?<=\s)--[a-z-]+", text))
+
+
+@pytest.mark.parametrize("command", [one for one in MARKED if one.mark is Mark.INSTALLS], ids=name)
+def test_what_it_installs_exists(command: Command) -> None:
+    """Extras of this project stand in pyproject.toml, make's targets in the Makefile."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra in re.findall(r"\[([a-z0-9]+)\]", command.text):
+        assert extra in project["optional-dependencies"], f"{command.where}: no extra {extra}"
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.program in ("make", "python")], ids=name)
+def test_targets_and_scripts_exist(command: Command) -> None:
+    words = command.text.split()
+    if command.program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in words[1:] if "=" not in word} <= set(targets), command.where
+    elif words[1].endswith(".py"):
+        assert (ROOT / words[1]).is_file(), command.where
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_no_command_hides_in_a_block_of_another_language(page: Path) -> None:
+    hidden = [
+        f"{page.name}:{number}: {line}"
+        for block in blocks(page)
+        if block.language not in SHELL
+        for number, line in enumerate(block.lines, block.line)
+        if re.match(r"(\$ )?(ltx2|ltx2-job|kubectl|helm|make|pip|python) ", line)
+    ]
+    assert not hidden, hidden
