@@ -1,4 +1,4 @@
-"""What the product predicts, written where people read it: the comments of configs/cards and docs/performance.md.
+"""What the product predicts, written where people read it: the comments of configs/cards and tables of two pages.
 
 scripts/generate.py calls this (`make generate`); a test holds the files against it. Every figure comes from the same
 functions that plan a run.
@@ -21,6 +21,7 @@ from ltx2_operator.outlook import Outlook, outlook
 ROOT = Path(__file__).resolve().parent.parent
 CARDS = ROOT / "configs" / "cards"
 PAGE = ROOT / "docs" / "performance.md"
+PAGES = (PAGE, ROOT / "docs" / "quickstart.md")
 BEGIN, END = "# --- predicted; written by `make generate` ---", "# ---"
 BASE = estimate.shape(832, 480, 17, batch=2)
 LONG = estimate.shape(768, 512, 121)
@@ -62,7 +63,7 @@ def with_comment(text: str, lines: list[str]) -> str:
 
 
 def tables() -> dict[str, str]:
-    """The generated tables of docs/performance.md by the name of their markers."""
+    """The generated tables by the name of their markers."""
     return {
         "measured": _markdown(("what", "measured", "ours", "ours is"), [*_ours(), *_experiments()]),
         "guide": _markdown(("what the guide says", "its figure", "ours", "ours is"), list(_guide())),
@@ -176,4 +177,5 @@ def write() -> None:
     """Write all of them; what is up to date stays byte-equal."""
     for path in sorted(CARDS.glob("*.yaml")):
         path.write_text(with_comment(path.read_text(), comment(path)))
-    PAGE.write_text(with_tables(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))

@@ -15,7 +15,7 @@ from clips import demo_clips
 from docpages import ROOT, Command, pages
 
 COPIED = ("README.md", "Makefile", "pyproject.toml", "uv.lock", "configs", "docs", "scripts")
-# What the pages call their things, beside `demo`: the finished run of the demo, and the tiny model, under other names.
+# What the pages call things beside `demo`: training.yaml, the demo's finished run and the tiny model by other names.
 RUNS = ("my-style", "fox")
 MODELS = ("ltx-2-tiny.safetensors", "ltx-2-19b-dev.safetensors")
 
@@ -30,6 +30,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, tiny20: Path) -> Checkout
     (root / ".venv").mkdir()
     (root / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (root / ".venv" / "ready").touch()  # newer than the lock file: make installs nothing
+    shutil.copy(ROOT / "configs" / "my-style.yaml", root / "training.yaml")
     clips = demo_clips()
     for folder in ("demo/datasets/videos", "datasets/videos"):
         shutil.copytree(clips, root / folder)

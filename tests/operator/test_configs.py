@@ -121,6 +121,12 @@ def test_the_tables_of_the_page_are_those_of_the_product(predictions) -> None:
         assert figure in PAGE, "the guide's own figures stand beside ours"
 
 
+def test_the_quick_start_shows_the_same_cards(predictions) -> None:
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    assert predictions.with_tables(page) == page, "run: make generate"
+    assert predictions.tables()["cards"] in page
+
+
 def test_the_page_explains_every_term_and_figure_that_is_planned_with() -> None:
     model, clip = estimate.known_model("2.0"), estimate.shape(768, 512, 49)
     for form, resident in (("bf16", None), ("int8", 0)):
