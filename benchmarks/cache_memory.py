@@ -97,8 +97,10 @@ def videos(meter: Meter, checkpoint: Checkpoint, sizes: estimate.Model, shapes: 
         facts = {"frames": frames, "height": height, "width": width, "pixels": frames * height * width}
         pixels = (torch.rand(1, 3, frames, height, width) * 2 - 1).to(dtype)
         latents = torch.randn(1, channels, (frames - 1) // 8 + 1, height // 32, width // 32)
-        pass_ = estimate.allocated(estimate.cache_terms(sizes, clip, form=form, device=meter.device.type))
-        meter.measure("encode", pass_, lambda pixels=pixels: encode_video(vae, pixels), **facts)
+        passes = estimate.cache_passes(sizes, clip, form=form, device=meter.device.type)
+        meter.measure(
+            "encode", estimate.allocated(passes["video"]), lambda pixels=pixels: encode_video(vae, pixels), **facts
+        )
         terms = estimate.validation_terms(sizes, clip, form=form, rank=32, device=meter.device.type)
         decoding = terms["decoders"] + terms["decoding"]
         meter.measure("decode", decoding, lambda latents=latents: decode_video(vae, latents).cpu(), **facts)
@@ -121,9 +123,9 @@ def captions(meter: Meter, checkpoint: Checkpoint, sizes: estimate.Model) -> Non
     encoder = checkpoint.text_encoder(meter.device, torch.bfloat16 if cuda else torch.float32)
     form = "bf16" if cuda else "fp32"
     smallest = estimate.shape(32, 32, 1)
-    pass_ = estimate.allocated(estimate.cache_terms(sizes, smallest, form=form, device=meter.device.type))
+    passes = estimate.cache_passes(sizes, smallest, form=form, device=meter.device.type)
     tokens = len(encoder.token_ids(CAPTION))
-    meter.measure("caption", pass_, lambda: encoder.encode([CAPTION]), tokens=tokens)
+    meter.measure("caption", estimate.allocated(passes["text"]), lambda: encoder.encode([CAPTION]), tokens=tokens)
 
 
 def card(meter: Meter) -> tuple[str, str]:

@@ -52,7 +52,8 @@ def training_terms(
         "text": text * 2 * model.text_width * 2,
         "latents": (video + audio) * LATENT_CHANNELS * 4 * 4,  # clean, noise, mixed and target, fp32
     }
-    return with_overhead(terms, device)
+    above = sum(value for name, value in terms.items() if name not in ("weights", "slots"))
+    return with_overhead(terms, device, above * figure("device", "allocator_fraction"))
 
 
 def validation_terms(
@@ -72,17 +73,14 @@ def validation_terms(
         **weight_terms(model, form, resident),
         "lora, gradients, optimizer": state,
         "decoders": max((model.video_decoder + model.video_encoder) * size, model.audio * 4),  # one after the other
-        "decoding": round(clip.pixels * figure("device", "vae_bytes_per_pixel") * size / 2),
+        "decoding": _vae_bytes(clip, size),
     }
-    return with_overhead(terms, device)
+    return with_overhead(terms, device, terms["decoding"] * figure("device", "vae_allocator_fraction"))
 
 
 def cache_terms(model: Model, clip: Shape, *, form: Form, device: Literal["cuda", "cpu"] = "cuda") -> Terms:
-    """Bytes where VAEs and text encoder run, by part, in the largest of the cache stage's passes.
-
-    Each pass has one model in memory (ltx2_job.caching.encode), whatever offload_during_startup says.
-    """
-    return _largest_pass(model, clip, form, model.text_encoder * FORM_BYTES[form], device)
+    """Bytes where VAEs and text encoder run, by part, in the largest of the cache stage's passes."""
+    return _largest(cache_passes(model, clip, form=form, device=device))
 
 
 def later_cache_terms(model: Model, clip: Shape) -> dict[str, Terms]:
@@ -93,34 +91,46 @@ def later_cache_terms(model: Model, clip: Shape) -> dict[str, Terms]:
         "text encoder in int8": 2 * embedding + layers,
         "text encoder streamed": 2 * embedding + SLOTS * 2 * layers // round(figure("device", "text_layers")),
     }
-    return {name: _largest_pass(model, clip, "bf16", encoder, "cuda") for name, encoder in rungs.items()}
+    return {name: _largest(cache_passes(model, clip, form="bf16", encoder=encoder)) for name, encoder in rungs.items()}
 
 
-def _largest_pass(model: Model, clip: Shape, form: Form, encoder: int, device: Literal["cuda", "cpu"]) -> Terms:
-    size = FORM_BYTES[form]
-    states = figure("device", "text_hidden_states") * model.text_tokens * model.text_width
-    passes: list[Terms] = [
-        {
-            "video encoder": (model.video_encoder + model.video_decoder) * size,
-            "encoding": round(clip.pixels * figure("device", "vae_bytes_per_pixel") * size / 2),
-        },
-        {"audio encoder": model.audio * 4},
-        {
-            "text encoder": encoder,
-            "connectors": model.connectors * size,
-            "hidden states": round(2 * states * size),  # as they leave the encoder, and stacked for the connectors
-        },
-    ]
-    return with_overhead(max(passes, key=lambda part: sum(part.values())), device)
+def cache_passes(
+    model: Model, clip: Shape, *, form: Form, device: Literal["cuda", "cpu"] = "cuda", encoder: int | None = None
+) -> dict[str, Terms]:
+    """Bytes of each pass of the cache stage: "video", "audio", "text". encoder: the text encoder's, if not in `form`.
+
+    Each pass has one model in memory (ltx2_job.caching.encode), whatever offload_during_startup says.
+    """
+    size, encoding = FORM_BYTES[form], _vae_bytes(clip, FORM_BYTES[form])
+    states = figure("device", "text_hidden_states") * model.text_tokens * model.text_width * size
+    video = {"video encoder": (model.video_encoder + model.video_decoder) * size, "encoding": encoding}
+    text = {
+        "text encoder": model.text_encoder * size if encoder is None else encoder,
+        "connectors": model.connectors * size,
+        "hidden states": round(states * figure("device", "text_states_copies")),
+    }
+    return {
+        "video": with_overhead(video, device, encoding * figure("device", "vae_allocator_fraction")),
+        "audio": with_overhead({"audio encoder": model.audio * 4}, device, 0),
+        "text": with_overhead(text, device, 0),
+    }
 
 
-def with_overhead(terms: Terms, device: str) -> Terms:
-    """The terms and, on a GPU, the context and what torch reserves above what is in use."""
+def _largest(passes: Mapping[str, Terms]) -> Terms:
+    return max(passes.values(), key=lambda terms: sum(terms.values()))
+
+
+def _vae_bytes(clip: Shape, size: int) -> int:
+    """What the video VAE needs beside its weights to encode or decode a clip; `size`: bytes of a value."""
+    return round((figure("device", "vae_bytes") + clip.pixels * figure("device", "vae_bytes_per_pixel")) * size / 2)
+
+
+def with_overhead(terms: Terms, device: str, reserve: float) -> Terms:
+    """The terms and, on a GPU, the context and what torch reserves above what is in use: `reserve` and a constant."""
     if device == "cpu":
         return terms
-    above = sum(value for name, value in terms.items() if name not in ("weights", "slots"))
-    reserve = figure("device", "allocator_bytes") + above * figure("device", "allocator_fraction")
-    return {**terms, "context": round(figure("device", "context_bytes")), "allocator": round(reserve)}
+    held = round(figure("device", "allocator_bytes") + reserve)
+    return {**terms, "context": round(figure("device", "context_bytes")), "allocator": held}
 
 
 def allocated(terms: Mapping[str, int]) -> int:
