@@ -23,6 +23,22 @@ VERBS: Final = {
     "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
     "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
     "ls": ("looking", "list the runs of a workspace"),
+    "configure": ("configure", "ask a few questions and write training.yaml"),
+}
+# flag of `configure` -> what it answers (cli/questions.py)
+ANSWERS: Final = {
+    "name": "name of the run",
+    "clips": "folder of the clips",
+    "captions": "where captions come from: textfile, filename or instanceprompt",
+    "instance-prompt": "the caption of all clips, with instanceprompt",
+    "model": "a name on the hub, or a path",
+    "flavour": "flavour of the model",
+    "gpu": "GPU class: auto, cpu or a name of `ltx2 gpus`",
+    "steps": "optimizer steps",
+    "resolution": "resolution of the clips",
+    "frames": "frames of a clip",
+    "prompt": "prompt of the validation samples",
+    "trigger-words": "words that call the style, with commas between them",
 }
 # verb -> (verb of ltx2-job, one line of help)
 PASSED_THROUGH: Final = {
@@ -92,7 +108,15 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.epilog = f"{doctor.epilog}\n\nexit code: 0 if nothing is to be fixed, else 78"
     ls = verb("ls", "ltx2 ls")
-    for one in (run, train, render, estimate, check, doctor, ls):
+    configure = verb("configure", "ltx2 configure --name fox --clips films --set learning_rate=5e-5")
+    configure.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the manifest to write (training.yaml)")
+    configure.add_argument("--guide", action="store_true", help="write config/config.json and its datasets instead")
+    configure.add_argument("--yes", action="store_true", help="take all defaults without asking")
+    configure.add_argument("--force", action="store_true", help="replace files that exist")
+    configure.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of config.json")
+    for flag, text in ANSWERS.items():
+        configure.add_argument(f"--{flag}", metavar="TEXT", help=text)
+    for one in (run, train, render, estimate, check, doctor, ls, configure):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
     return parser

@@ -1,0 +1,129 @@
+"""How long a person waits for a command: `python benchmarks/startup.py [RUNS]` (5).
+
+Runs each command RUNS times as a whole process, the first one not counted (it fills the page cache), prints a table
+beside the limits and writes benchmarks/results/startup.json and startup.md. `make demo` and the check of an up-to-date
+cache of 1,000 clips (benchmarks/cache_check.py) run three times. Ends with 1 if a median is above its limit.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cache_check
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BIN = Path(sys.executable).parent
+FILE = str(ROOT / "configs" / "my-style.yaml")
+CLIPS = 1000
+
+# what is typed -> limit in seconds, None: no promise
+COMMANDS: dict[str, float | None] = {
+    "ltx2 --help": 0.3,
+    "ltx2 estimate configs/my-style.yaml": 1.0,
+    "ltx2 render configs/my-style.yaml": 1.0,
+    "ltx2 check configs/my-style.yaml": None,
+    "ltx2 gpus": None,
+    "ltx2 ls": None,
+    "ltx2 doctor": None,
+    "ltx2 config reference": None,
+    "ltx2 configure --yes --force": None,
+}
+CACHE = f"cache stage, {CLIPS:,} clips, nothing to do"
+DEMO = "make demo"
+LIMITS = {**COMMANDS, CACHE: 5.0, DEMO: 60.0}
+
+
+def timed(command: list[str], folder: Path) -> float:
+    """Wall seconds of a fresh process."""
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=cache_check.environment(), capture_output=True, text=True)
+    took = time.perf_counter() - start
+    if done.returncode and command[1] not in ("check", "doctor"):  # those two judge this machine by their exit code
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return took
+
+
+def command(text: str, folder: Path) -> Callable[[], float]:
+    """A command as it is typed, with `ltx2` from this environment, in an empty workspace."""
+    words = [FILE if word == "configs/my-style.yaml" else word for word in text.split()]
+    return lambda: timed([str(BIN / words[0]), *words[1:]], folder)
+
+
+def cache(folder: Path) -> Callable[[], float]:
+    """The cache stage of a workspace in which everything is cached."""
+    cache_check.workspace(folder, CLIPS)
+    cache_check.run(cache_check.FILL + cache_check.STAGE, folder)
+
+    def once() -> float:
+        took, (clips, *imported) = cache_check.run(cache_check.STAGE, folder)
+        assert int(clips) == CLIPS and not imported, (clips, imported)
+        return took
+
+    return once
+
+
+def demo(scratch: Path) -> Callable[[], float]:
+    """`make demo` in a new folder each time; the three clips are fetched before, for no clock runs on the network."""
+    count = iter(range(100))
+    timed([sys.executable, str(ROOT / "scripts" / "demo_clips.py"), str(scratch / "clips")], ROOT)
+    return lambda: timed(["make", "demo", f"DEMO={scratch / str(next(count))}"], ROOT)
+
+
+def measure(once: Callable[[], float], runs: int) -> dict[str, float]:
+    """{median, min, max} of the runs after one that is not counted."""
+    once()
+    seconds = [once() for _ in range(runs)]
+    return {
+        "median": round(statistics.median(seconds), 3), "min": round(min(seconds), 3), "max": round(max(seconds), 3),
+    }  # fmt: skip
+
+
+def table(result: dict) -> list[str]:
+    """The result as Markdown."""
+    lines = ["| command | limit, s | median, s | min | max |", "|---|---|---|---|---|"]
+    for name, row in result["seconds"].items():
+        limit = f"{LIMITS[name]:g}" if LIMITS[name] is not None else "-"
+        over = " **above**" if LIMITS[name] is not None and row["median"] > LIMITS[name] else ""
+        lines.append(f"| `{name}` | {limit} | {row['median']:.2f}{over} | {row['min']:.2f} | {row['max']:.2f} |")
+    return lines
+
+
+def main() -> int:
+    """Measure, print and write."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        empty = scratch / "empty"
+        empty.mkdir()
+        seconds = {text: measure(command(text, empty), runs) for text in COMMANDS}
+        (scratch / "cache").mkdir()
+        seconds[CACHE] = measure(cache(scratch / "cache"), min(runs, 3))
+        seconds[DEMO] = measure(demo(scratch), min(runs, 3))
+    result = {
+        "seconds": seconds, "limits": LIMITS, "runs": runs, "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
+    }  # fmt: skip
+    lines = table(result)
+    print("\n".join(lines))
+    (RESULTS / "startup.json").write_text(json.dumps(result, indent=2) + "\n")
+    head = (
+        "# How long a person waits\n\n"
+        f"`python benchmarks/startup.py {runs}`: whole processes on {result['cores']} cores, Python "
+        f"{result['python']}, load average {result['load']['before']} before and {result['load']['after']} after.\n\n"
+    )
+    (RESULTS / "startup.md").write_text(head + "\n".join(lines) + "\n")
+    return int(any(limit is not None and seconds[name]["median"] > limit for name, limit in LIMITS.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
