@@ -33,6 +33,7 @@ from ltx2_job.data import pictures
 from ltx2_job.data.decoder import Decoder, Probe, Unusable
 from ltx2_job.data.pixels import prepare
 from ltx2_job.data.sizes import timing, training_size
+from ltx2_job.data.whole import promised_bytes
 from media import number_of, write_clip
 
 
@@ -259,6 +260,37 @@ def test_a_file_that_is_cut_off_is_named(
     clip.write_bytes(clip.read_bytes() + bytes(whole))  # as long as it should be, with nothing in it
     with pytest.raises(Unusable):
         taken(decoder, clip, 60)
+
+
+def box(kind: bytes, body: int, length: int | None = None) -> bytes:
+    """An ISO box of so many zero bytes; `length` is what its header says in 32 bits, if not the truth."""
+    return ((8 + body) if length is None else length).to_bytes(4, "big") + kind + bytes(body)
+
+
+WIDE = (1).to_bytes(4, "big") + b"mdat" + (10_000_000_016).to_bytes(8, "big")
+HEAD = b"\x1a\x45\xdf\xa3\x81\x00"  # an EBML header of one byte
+
+
+@pytest.mark.parametrize(
+    ("raw", "promised"),
+    [
+        (box(b"ftyp", 8) + box(b"mdat", 100), 124),
+        (box(b"ftyp", 8) + box(b"mdat", 50, 108), 124),  # half of it
+        (box(b"ftyp", 8) + WIDE, 10_000_000_032),  # 64 bits
+        (box(b"ftyp", 8) + box(b"moov", 10) + box(b"mdat", 50, 0), 34),  # up to the end of the file, wherever it is
+        (box(b"moov", 10) + box(b"free", 5, 999), 18),  # nothing is lost with what is free
+        (box(b"moov", 10) + b"rubbish at the end", 18),
+        (HEAD + b"\x18\x53\x80\x67\x90" + bytes(9), 27),
+        (HEAD + b"\x18\x53\x80\x67\x01" + b"\xff" * 7, 0),  # a live recording
+        (b"RIFF" + (92).to_bytes(4, "little") + b"AVI ", 100),
+        (b"RIFF" + (92).to_bytes(4, "little") + b"WAVE", 0),
+        (b"free text in a file with another name", 0),
+        (b"", 0),
+    ],
+)
+def test_the_length_that_a_container_tells(tmp_path: Path, raw: bytes, promised: int) -> None:
+    (tmp_path / "a").write_bytes(raw)
+    assert promised_bytes(str(tmp_path / "a")) == promised
 
 
 def test_a_cover_picture_is_no_film(decoder: Decoder, tmp_path: Path) -> None:
