@@ -215,7 +215,7 @@ def survey(stage: "Stage", memory: Memory, workers: Workers) -> Survey:
         try:
             timed = timing(probe, found.dataset.video.frame_rate)
             frames = clip_frames(timed.available, timed.rate, found.dataset.video)
-            texts = captions(found.path, found.dataset)
+            texts = captions(found.path, found.dataset, stage.config.trigger_words)
         except Unusable as error:
             skip(found, error, probe, timed)
             continue

@@ -137,7 +137,7 @@ class Stores:
         def root(dataset: "DatasetConfig | None") -> Path:
             if dataset is None or not dataset.cache_dir:
                 return home
-            return stage.workspace.resolve(dataset.cache_dir.replace("{model_family}", stage.config.model_family))
+            return stage.workspace.resolve(dataset.cache_dir)
 
         clips = clip_datasets(stage.datasets)
         latents = {dataset.id: root(dataset) for dataset in clips}

@@ -10,8 +10,6 @@ from ltx2_job.config.datasets import DatasetConfig
 from ltx2_job.config.training import TrainingConfig
 from ltx2_job.config.values import frames_down, side_nearest
 
-AUDIO_RATE = 16000  # Hz; the audio VAE's mel front end is made for it
-AUDIO_CHANNELS = 2
 QUANTO = {"int8-quanto": "int8-torchao"}
 
 _FRAMES = "8k+1"
@@ -58,7 +56,7 @@ def correct_training(config: TrainingConfig) -> tuple[TrainingConfig, list[Corre
 
 
 def correct_dataset(config: DatasetConfig, field: str) -> tuple[DatasetConfig, list[Correction]]:
-    """Frames of the video block to 8k+1 (down), sound to what the audio VAE takes. `field`: "datasets[0]"."""
+    """Frames of the video block to 8k+1 (down). `field`: "datasets[0]"."""
     changes: list[Correction] = []
     video: dict[str, Any] = {}
     for name in ("num_frames", "min_frames", "max_frames"):
@@ -69,14 +67,4 @@ def correct_dataset(config: DatasetConfig, field: str) -> tuple[DatasetConfig, l
         if name in config.video.model_fields_set:
             changes.append(Correction(f"{field}.video.{name}", frames, video[name], _FRAMES))
 
-    audio: dict[str, Any] = {}
-    for name, value, why in (
-        ("sample_rate", AUDIO_RATE, "the audio VAE hears 16 kHz; every clip is resampled to it"),
-        ("channels", AUDIO_CHANNELS, "the audio VAE hears stereo; mono is put on both channels"),
-    ):
-        if getattr(config.audio, name) != value:
-            audio[name] = value
-            changes.append(Correction(f"{field}.audio.{name}", getattr(config.audio, name), value, why))
-    return config.model_copy(
-        update={"video": config.video.model_copy(update=video), "audio": config.audio.model_copy(update=audio)}
-    ), changes
+    return config.model_copy(update={"video": config.video.model_copy(update=video)}), changes

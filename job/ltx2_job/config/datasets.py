@@ -49,11 +49,6 @@ class AudioOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     auto_split: Bool = key(True, "train on the clips' own sound", GUIDE)
-    sample_rate: Int = key(16000, "rate of the audio VAE; always 16000", GUIDE, ge=1)
-    channels: Int = key(2, "channels of the audio VAE; always 2", GUIDE, ge=1)
-    duration_interval: Float = key(
-        3.0, "no effect: sound is cut to the length of its clip, so there are no buckets of duration", GUIDE, gt=0
-    )
     train_silence: Bool = key(
         False, "train a silent track as real silence; false: such a clip trains the video half only", OURS
     )
@@ -102,7 +97,6 @@ class DatasetConfig(BaseModel):
     caption_filter_list: Texts = later([], "texts removed from captions", "filters of captions come later")
     resolution: Float = key(512.0, "size of training clips; unset: as in config.json", GUIDE, gt=0)
     resolution_type: Literal["pixel_area", "pixel", "area"] = key("pixel_area", "unit of resolution", GUIDE)
-    crop: Bool = key(False, "accepted either way: clips always cover their size and are cut, never distorted", GUIDE)
     crop_style: Literal["center", "random", "corner", "face"] = key(
         "center", "where the cut lies", OFFICIAL, values=dict.fromkeys(("random", "corner", "face"), _CROPS)
     )

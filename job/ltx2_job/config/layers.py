@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
@@ -17,7 +17,7 @@ from ltx2_job.config import outside
 from ltx2_job.config.changes import Correction
 from ltx2_job.config.datasets import AudioOptions, DatasetConfig, VideoOptions
 from ltx2_job.config.outside import Outside
-from ltx2_job.config.problems import nearest
+from ltx2_job.config.problems import from_value, nearest
 from ltx2_job.config.training import TrainingConfig
 from ltx2_job.config.values import Bool, is_boolean_word
 from ltx2_job.errors import Problem
@@ -102,10 +102,19 @@ def read(items: Iterable[tuple[str, Any]], names: Names, show: Callable[[str], s
 
 def _read_outside(layer: Layer, shown: str, known: Outside, value: Any) -> None:
     word = value.strip().lower() if isinstance(value, str) else value
-    if known.kind == "fixed" and word not in (None, "") and str(word) != str(known.value):
-        layer.corrections.append(Correction(shown, value, known.value, known.why))
-    if known.kind == "refused" and not any(word == nothing for nothing in _NOTHING) and word not in ([], {}):
-        layer.problems.append(Problem(shown, f"known, not offered: {known.why}", "remove it"))
+    if known.kind == "refused":
+        if not any(word == nothing for nothing in _NOTHING) and word not in ([], {}):
+            layer.problems.append(Problem(shown, f"known, not offered: {known.why}", "remove it"))
+        return
+    if word is None or word == "":
+        return
+    try:
+        read = TypeAdapter(known.form).validate_python(value)
+    except ValidationError as error:
+        layer.problems += from_value(error, shown)
+        return
+    if known.kind == "fixed" and read != known.value:
+        layer.corrections.append(Correction(shown, read, known.value, known.why))
 
 
 def _hint(name: str, names: Names, show: Callable[[str], str]) -> str:

@@ -31,8 +31,8 @@ class MemoryKeys(BaseModel):
     gradient_checkpointing_segment_stride: Int | None = later(
         None, "blocks between two recomputed segments", _RECOMPUTE, idle=(1,)
     )
-    offload_during_startup: Bool = key(
-        True, "keep the VAE and the text encoder from being on the GPU at once; caching always does", OURS
+    gradient_checkpointing_offload_attention: Bool = later(
+        False, "keep the attention's activations in host memory", _RECOMPUTE
     )
     ramtorch: Bool = later(False, "stream the base's linear weights from host memory", _RAMTORCH)
     ramtorch_text_encoder: Bool = later(False, "stream the text encoder's linear weights", _RAMTORCH)

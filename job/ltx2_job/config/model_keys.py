@@ -101,7 +101,12 @@ class AdapterKeys(BaseModel):
     lycoris_config: PathOrJson | None = later(
         None, "LyCORIS settings; read only with lora_type: lycoris", "LyCORIS adapters come later", part_of="lora_type"
     )
-    trigger_words: Texts = key([], "words put before every caption, to call the trained style by", OURS)
+    trigger_words: Texts = key(
+        [],
+        "words put before every caption, with commas, and into the LoRA's header; write them in a prompt to call what "
+        "was trained",
+        OURS,
+    )
 
 
 class DataKeys(BaseModel):

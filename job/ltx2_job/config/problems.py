@@ -48,6 +48,11 @@ def from_validation(error: ValidationError, prefix: str, blocks: Iterable[str] =
     return list(found.values())
 
 
+def from_value(error: ValidationError, field: str) -> list[Problem]:
+    """The problem of a value that was read alone."""
+    return [Problem(field, *_message(item)) for item in error.errors(include_url=False)[:1]]
+
+
 def _message(item: Any) -> tuple[str, str]:
     kind, context, value = item["type"], item.get("ctx", {}), item.get("input")
     if kind == "ltx2_choice":

@@ -1,6 +1,8 @@
-"""The reference of every key as Markdown: what `ltx2-job config reference` prints and docs/configuration.md holds."""
+"""The reference of every key as Markdown: what `ltx2-job config reference` prints, and docs/configuration.md holds
+with one more column, the tests that show each supported key at work.
+"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -13,11 +15,12 @@ from ltx2_job.config.keys import facts
 from ltx2_job.config.memory_keys import MemoryKeys, ScaleKeys
 from ltx2_job.config.model_keys import AdapterKeys, DataKeys, ModelKeys
 from ltx2_job.config.outside import Outside
+from ltx2_job.config.training import TrainingConfig
 from ltx2_job.config.training_keys import ObjectiveKeys, OptimisationKeys, RegulariserKeys
 from ltx2_job.config.validation_keys import ValidationKeys
 from ltx2_job.config.values import OneOf
 
-_HEAD = "| key | type | default | source | what it does | status |\n|---|---|---|---|---|---|"
+_HEAD = ("key", "type", "default", "source", "what it does", "status")
 _GROUPS: tuple[type[BaseModel], ...] = (
     ModelKeys,
     AdapterKeys,
@@ -33,15 +36,36 @@ _BASIC = {bool: "true / false", int: "whole number", float: "number", str: "text
 _MANY = 12  # more names than this are not listed in a cell
 
 
-def reference_markdown() -> str:
-    """Tables of all keys: config.json by group, then the dataset list with its video and audio blocks, then aliases."""
+Tests = Mapping[str, Sequence[str]]
+"""Dotted name of a key (`supported_keys`) -> what its cell says about the tests that show it at work."""
+
+
+def supported_keys() -> dict[str, tuple[str, ...]]:
+    """Every supported key -> its supported choices, () where it is no choice.
+
+    Names are dotted as in the tables: `lora_rank`, `dataset.repeats`, `video.num_frames`, `audio.auto_split`.
+    """
+    models = ((TrainingConfig, ""), (DatasetConfig, "dataset."), (VideoOptions, "video."), (AudioOptions, "audio."))
+    return {
+        prefix + name: tuple(value for value in _names(info) if value not in facts(info).values)
+        for model, prefix in models
+        for name, info in model.model_fields.items()
+        if facts(info).status == "supported" and not _is_block(info)
+    }
+
+
+def reference_markdown(tests: Tests | None = None) -> str:
+    """Tables of all keys: config.json by group, then the dataset list with its video and audio blocks, then aliases.
+
+    `tests`: adds a column with the tests of each supported key.
+    """
     parts = ["## config.json"]
-    parts += [_section(_sentence(group), group, "") for group in _GROUPS]
-    parts.append("### Known keys without a setting behind them.\n\n" + _table(_outside(outside.TRAINING, "")))
+    parts += [_section(_sentence(group), group, "", tests=tests) for group in _GROUPS]
+    parts.append("### Known keys without a setting behind them.\n\n" + _table(_outside(outside.TRAINING, ""), tests))
     parts.append("## multidatabackend.json\n\nA list; each entry is one dataset.")
-    parts.append(_section("One dataset.", DatasetConfig, "", outside.DATASET))
-    parts.append(_section("The block `video`.", VideoOptions, "video.", outside.VIDEO))
-    parts.append(_section("The block `audio`.", AudioOptions, "audio.", outside.AUDIO))
+    parts.append(_section("One dataset.", DatasetConfig, "", outside.DATASET, tests, "dataset."))
+    parts.append(_section("The block `video`.", VideoOptions, "video.", outside.VIDEO, tests, "video."))
+    parts.append(_section("The block `audio`.", AudioOptions, "audio.", outside.AUDIO, tests, "audio."))
     names = {**outside.ALIASES, **outside.DATASET_ALIASES}
     parts.append("## Aliases\n\n" + "\n".join(f"- `{alias}` = `{name}`" for alias, name in names.items()))
     return "\n\n".join(parts) + "\n"
@@ -51,14 +75,25 @@ def _sentence(group: type[BaseModel]) -> str:
     return (group.__doc__ or "").strip().splitlines()[0]
 
 
-def _section(title: str, model: type[BaseModel], prefix: str, others: Mapping[str, Outside] | None = None) -> str:
-    rows = [_row(prefix + name, info) for name, info in model.model_fields.items()]
-    return f"### {title}\n\n" + _table([*rows, *_outside(others or {}, prefix)])
+def _section(
+    title: str,
+    model: type[BaseModel],
+    prefix: str,
+    others: Mapping[str, Outside] | None = None,
+    tests: Tests | None = None,
+    scope: str = "",
+) -> str:
+    rows = [
+        (*_row(prefix + name, info), "<br>".join((tests or {}).get(scope + name, ())))
+        for name, info in model.model_fields.items()
+    ]
+    return f"### {title}\n\n" + _table([*rows, *_outside(others or {}, prefix)], tests)
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    return "\n".join([_HEAD, *lines])
+def _table(rows: Iterable[tuple[str, ...]], tests: Tests | None) -> str:
+    head = _HEAD if tests is None else (*_HEAD, "test")
+    lines = [head, ("---",) * len(head), *((*row, "")[: len(head)] for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _row(name: str, info: FieldInfo) -> tuple[str, ...]:
@@ -71,7 +106,7 @@ def _outside(known: Mapping[str, Outside], prefix: str) -> list[tuple[str, ...]]
     return [
         (
             f"`{prefix}{name}`",
-            "any",
+            "any" if item.form is None else _type(FieldInfo.from_annotation(item.form)),
             "" if item.value is None else f"`{item.value}`",
             "guide",
             item.does,
@@ -81,8 +116,14 @@ def _outside(known: Mapping[str, Outside], prefix: str) -> list[tuple[str, ...]]
     ]
 
 
+def _is_block(info: FieldInfo) -> bool:
+    return isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+
+
 def _status(info: FieldInfo) -> str:
     known = facts(info)
+    if _is_block(info):
+        return "its keys are listed below"
     if known.part_of:
         return f"not supported yet, as `{known.part_of}`"
     if known.status == "later":

@@ -98,13 +98,13 @@ def resolve(
     unreadable = 0
     for index, entry in enumerate(entries):
         field = f"datasets[{index}]"
-        dataset, found = _dataset(entry, field, training)
+        dataset, found, fixed = _dataset(entry, field, training)
         problems += found
         if dataset is None:
             unreadable += bool(found)
             continue
         dataset, corrected = correct_dataset(dataset, field)
-        changes += corrected
+        changes += corrected + fixed
         problems += checks.check_dataset(dataset, field)
         typed.append((field, dataset))
     problems += checks.check_datasets(typed, complete=not unreadable)
@@ -167,20 +167,25 @@ def _entries(
     return source, []
 
 
-def _dataset(entry: Any, field: str, training: TrainingConfig) -> tuple[DatasetConfig | None, list[Problem]]:
-    """One typed entry with the defaults of config.json; None where it is disabled or cannot be read."""
+def _dataset(
+    entry: Any, field: str, training: TrainingConfig
+) -> tuple[DatasetConfig | None, list[Problem], list[Correction]]:
+    """One typed entry with the defaults of config.json, None where it is disabled or cannot be read; why; and what of
+    it the model fixes.
+    """
     if not isinstance(entry, Mapping):
-        return None, [Problem(field, f"must be an object, not {entry!r}", "write {id: …, instance_data_dir: …}")]
+        return None, [Problem(field, f"must be an object, not {entry!r}", "write {id: …, instance_data_dir: …}")], []
     layer = layers.read(entry.items(), layers.DATASET, f"{field}.{{}}".format)
     if _is_disabled(layer.values.get("disabled")):
-        return None, []
-    problems = layer.problems
+        return None, [], []
+    problems, changes = layer.problems, layer.corrections
     blocks: dict[str, dict[str, Any]] = {}
     for block, names in (("video", layers.VIDEO), ("audio", layers.AUDIO)):
         given = layer.values.get(block, {})
         if isinstance(given, Mapping):
             inner = layers.read(given.items(), names, f"{field}.{block}.{{}}".format)
             problems += inner.problems
+            changes += inner.corrections
             blocks[block] = inner.values
         else:
             problems.append(Problem(f"{field}.{block}", f"must be an object, not {given!r}", "write { … }"))
@@ -189,9 +194,9 @@ def _dataset(entry: Any, field: str, training: TrainingConfig) -> tuple[DatasetC
     if isinstance(values.get("cache_dir"), str):
         values["cache_dir"] = values["cache_dir"].replace("{model_family}", _FAMILY)
     try:
-        return DatasetConfig(**values), problems
+        return DatasetConfig(**values), problems, changes
     except ValidationError as error:
-        return None, problems + from_validation(error, f"{field}.", ("video", "audio"))
+        return None, problems + from_validation(error, f"{field}.", ("video", "audio")), changes
 
 
 def _inherited(training: TrainingConfig) -> dict[str, Any]:

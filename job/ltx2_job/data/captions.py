@@ -2,9 +2,10 @@
 
 `textfile`: the file of the same name with .txt beside the clip, one alternative caption per non-empty line, or the
 whole file where disable_multiline_split is set. `filename`: the clip's name without suffix, underscores as spaces.
-`instanceprompt`: the dataset's instance_prompt for every clip.
+`instanceprompt`: the dataset's instance_prompt for every clip. Trigger words stand before any of them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +28,8 @@ class CaptionOptions(Protocol):
     def disable_multiline_split(self) -> bool: ...
 
 
-def captions(clip: Path, dataset: CaptionOptions) -> tuple[str, ...]:
-    """The alternative captions of a clip, in order, each once, never empty.
+def captions(clip: Path, dataset: CaptionOptions, trigger_words: Sequence[str] = ()) -> tuple[str, ...]:
+    """The alternative captions of a clip, in order, each once, never empty; with the trigger words before each.
 
     Raises Unusable when the caption file is missing, unreadable, empty or not UTF-8, ConfigError when instance_prompt
     is needed and not set.
@@ -40,7 +41,7 @@ def captions(clip: Path, dataset: CaptionOptions) -> tuple[str, ...]:
         )
     match dataset.caption_strategy:
         case "instanceprompt":
-            return (prompt,)
+            texts = [prompt]
         case "filename":
             texts = [clip.stem.replace("_", " ").strip()]
         case "textfile":
@@ -53,9 +54,9 @@ def captions(clip: Path, dataset: CaptionOptions) -> tuple[str, ...]:
                     "use textfile, filename or instanceprompt",
                 )
             )
-    if dataset.prepend_instance_prompt:
+    if dataset.prepend_instance_prompt and dataset.caption_strategy != "instanceprompt":
         texts = [f"{prompt} {text}" for text in texts]
-    return tuple(dict.fromkeys(texts))
+    return tuple(dict.fromkeys(", ".join([*trigger_words, text]) for text in texts))
 
 
 def _read(path: Path, *, whole: bool) -> list[str]:

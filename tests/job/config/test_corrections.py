@@ -81,18 +81,20 @@ def test_aliases_of_the_guides_trainer_are_no_mistakes():
     assert corrected({"validation_steps": 5, "checkpointing_steps": 6, "save_total_limit": 7})[1] == []
 
 
-@pytest.mark.parametrize(("channels", "changes"), [(1, True), ("1", True), (6, True), (2, False)])
+@pytest.mark.parametrize(("channels", "changes"), [(1, True), ("1", True), (6, True), (2, False), ("2", False)])
 def test_audio_is_stereo(channels, changes):
     found, said = corrected(audio={"channels": channels})
-    assert found.datasets[0].audio.channels == 2
     assert said == ([("datasets[0].audio.channels", int(channels), 2)] if changes else [])
+    assert found.datasets == corrected()[0].datasets
 
 
-@pytest.mark.parametrize(("rate", "changes"), [(44100, True), (48000, True), (16000, False), ("16000", False)])
+@pytest.mark.parametrize(
+    ("rate", "changes"), [(44100, True), (48000, True), (16000, False), ("16000", False), (16000.0, False)]
+)
 def test_audio_is_heard_at_16_khz(rate, changes):
     found, said = corrected(audio={"sample_rate": rate})
-    assert found.datasets[0].audio.sample_rate == 16000
     assert said == ([("datasets[0].audio.sample_rate", rate, 16000)] if changes else [])
+    assert found.datasets == corrected()[0].datasets
 
 
 def test_sound_is_on_without_an_audio_block():

@@ -50,12 +50,13 @@ flow_sigmoid_scale flow_use_uniform_schedule flow_use_beta_schedule flow_beta_sc
 flow_custom_timesteps input_perturbation loss_type huber_c huber_schedule peft_lora_target_modules lora_init_type
 use_dora peft_lora_mode init_lora init_lokr_norm optimizer_config base_model_default_dtype text_encoder_1_precision
 use_ema ema_decay ema_update_interval ema_device adam_beta1 adam_beta2 adam_epsilon adam_weight_decay
-gradient_checkpointing_segment_stride
+gradient_checkpointing_segment_stride gradient_checkpointing_offload_attention
 """
 FEATURES = """
 crepa_enabled crepa_block_index crepa_lambda crepa_adjacent_distance crepa_adjacent_tau crepa_encoder
 crepa_encoder_image_size crepa_encoder_frames_batch_size crepa_normalize_by_frames crepa_spatial_align
 crepa_normalize_neighbour_sum crepa_drop_vae_encoder crepa_use_tae crepa_feature_source crepa_scheduler
+crepa_self_flow_mask_ratio crepa_similarity_ema_decay crepa_teacher_block_index
 crepa_warmup_steps crepa_decay_steps crepa_lambda_end crepa_power crepa_cutoff_step crepa_similarity_threshold
 crepa_threshold_mode scheduled_sampling_max_step_offset scheduled_sampling_strategy scheduled_sampling_probability
 scheduled_sampling_prob_start scheduled_sampling_prob_end scheduled_sampling_ramp_steps scheduled_sampling_start_step
@@ -201,6 +202,7 @@ def test_what_is_not_offered_in_a_dataset():
     "given",
     [
         {"override_dataset_config": True},
+        {"offload_during_startup": False},
         {"override_dataset_config": False},
         {"skip_file_discovery": "vae,text"},
         {"flow_schedule_auto_shift": True},
@@ -216,5 +218,26 @@ def test_keys_without_effect_change_nothing(given):
 
 
 def test_keys_without_effect_in_datasets_change_nothing():
-    given = {"video": {"is_i2v": True}, "audio": {"allow_zero_audio": True, "bucket_strategy": "duration"}}
-    assert resolve({}, [{**CLIPS, **given, "disable_validation": True}]) == resolve({}, [CLIPS])
+    audio = {"allow_zero_audio": True, "bucket_strategy": "duration", "duration_interval": 3.0}
+    given = {"video": {"is_i2v": True}, "audio": audio, "crop": True, "disable_validation": True}
+    assert resolve({}, [{**CLIPS, **given}]) == resolve({}, [CLIPS])
+    assert resolve({}, [{**CLIPS, **given}]).digest == resolve({}, [CLIPS]).digest
+
+
+@pytest.mark.parametrize(
+    ("config", "dataset", "said"),
+    [
+        ({"override_dataset_config": "maybe"}, {}, "override_dataset_config: must be true or false, not 'maybe'"),
+        ({"skip_file_discovery": "vea"}, {}, "skip_file_discovery: unknown value 'vea'; did you mean vae?"),
+        ({"lora_format": "comfy"}, {}, "lora_format: unknown value 'comfy'; did you mean comfyui?"),
+        ({"aspect_bucket_alignment": "wide"}, {}, "aspect_bucket_alignment: must be a whole number, not 'wide'"),
+        ({}, {"crop": 2}, "datasets[0].crop: must be true or false, not 2"),
+        ({}, {"audio": {"channels": "mono"}}, "datasets[0].audio.channels: must be a whole number, not 'mono'"),
+        ({}, {"audio": {"duration_interval": []}}, "datasets[0].audio.duration_interval: must be a number, not []"),
+        ({}, {"video": {"is_i2v": "so"}}, "datasets[0].video.is_i2v: must be true or false, not 'so'"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_even_where_the_key_has_no_effect(config, dataset, said):
+    with pytest.raises(ConfigError) as error:
+        resolve(config, [{**CLIPS, **dataset}])
+    assert str(error.value) == said

@@ -1,15 +1,11 @@
-"""The reference table says what the code does, and the page holds the table."""
+"""The reference table says what the code does."""
 
 import re
-from pathlib import Path
 
 from ltx2_job.config import TrainingConfig
 from ltx2_job.config.keys import facts
 from ltx2_job.config.layers import AUDIO, DATASET, TRAINING, VIDEO
 from ltx2_job.config.reference import reference_markdown
-
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
-BEGIN, END = "<!-- reference:begin -->\n", "<!-- reference:end -->\n"
 
 
 def tables():
@@ -23,13 +19,6 @@ def tables():
         ]
         for part in (training, datasets)
     ]
-
-
-def test_the_page_holds_the_reference():
-    """`ltx2-job config reference` prints what belongs between the marks."""
-    page = PAGE.read_text()
-    assert page.count(BEGIN) == page.count(END) == 1
-    assert page.partition(BEGIN)[2].partition(END)[0] == reference_markdown()
 
 
 def test_every_key_has_one_row():

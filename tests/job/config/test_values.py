@@ -42,7 +42,7 @@ def test_true_in_every_form(written):
 
 @pytest.mark.parametrize("written", [False, "false", "no", "off", "0", 0])
 def test_false_in_every_form(written):
-    assert read(offload_during_startup=written).offload_during_startup is False
+    assert read(gradient_checkpointing=written).gradient_checkpointing is False
 
 
 @pytest.mark.parametrize("written", ["maybe", 2, [], {"a": 1}, "2"])

@@ -45,6 +45,21 @@ def test_the_name_and_the_one_prompt(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("textfile", ("sks, red, a fox runs", "sks, red, a fox, running")),
+        ("filename", ("sks, red, a red fox",)),
+        ("instanceprompt", ("sks, red, style",)),
+    ],
+)
+def test_trigger_words_stand_before_every_caption(clip: Path, strategy: str, expected: tuple[str, ...]) -> None:
+    dataset = Dataset(caption_strategy=strategy, instance_prompt="style")
+    assert captions(clip, dataset, ["sks", "red"]) == expected
+    prefixed = Dataset(caption_strategy="filename", instance_prompt="style", prepend_instance_prompt=True)
+    assert captions(clip, prefixed, ["sks"]) == ("sks, style a red fox",)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"), [(None, "x.txt is missing"), (b" \n\t\n", "x.txt is empty"), (b"\xff\xfe\x00", "not UTF-8")]
 )
 def test_captions_that_are_not_there(tmp_path: Path, content: bytes | None, reason: str) -> None:
