@@ -146,7 +146,7 @@ class RegulariserKeys(BaseModel):
     crepa_feature_source: Literal["encoder", "backbone", "self_flow"] = later(
         "encoder", "what is aligned with", _CREPA, part_of="crepa_enabled"
     )
-    crepa_self_flow_mask_ratio: Float = later(0.1, "share of tokens masked by self_flow", _CREPA, part_of="crepa_enabled")
+    crepa_self_flow_mask_ratio: Float = later(0.1, "share of tokens of self_flow", _CREPA, part_of="crepa_enabled")
     crepa_teacher_block_index: Int | None = later(None, "block to align with", _CREPA, part_of="crepa_enabled")
     crepa_scheduler: Literal["constant", "linear", "cosine", "polynomial"] = later(
         "constant", "weight over the run", _CREPA, part_of="crepa_enabled"
