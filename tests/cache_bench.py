@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltx2_job.caching import stage as cache_stage
 from ltx2_job.caching.survey import Workers
-from ltx2_job.config import resolve
+from ltx2_job.config import Resolved, resolve
 from ltx2_job.data.index import Index
 from ltx2_job.errors import Stopped
 from ltx2_job.workspace import Workspace
@@ -190,6 +190,7 @@ class Bench:
             "caption_strategy": "textfile", "resolution": 64, "video": {"num_frames": 9},
         }  # fmt: skip
         self.others: list[dict[str, Any]] = []
+        self.resolved: Resolved | None = None  # in place of what config and datasets give
         self.plan = SimpleNamespace(device="cpu", cache_memory="device", nodes=1, processes=1)
         self.reporter = FakeReporter()
         self.stop = FakeStop()
@@ -204,7 +205,7 @@ class Bench:
 
     def stage(self, name: str = "fox", world: int = 1) -> Any:
         """What run_cache takes."""
-        resolved = resolve(self.config, [self.dataset, *self.others], workspace=self.workspace.root)
+        resolved = self.resolved or resolve(self.config, [self.dataset, *self.others], workspace=self.workspace.root)
         return SimpleNamespace(
             name="cache", config=resolved.training, datasets=resolved.datasets, plan=self.plan,
             workspace=self.workspace, run=self.workspace.run(name, resolved.training.output_dir), run_name=name,

@@ -108,8 +108,8 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     add("--lora", type=Path, metavar="FILE", help="a LoRA with official or diffusers names (none)")
     add("--prompt", required=True, metavar="TEXT", help="what the video shows and sounds like")
     add("--negative-prompt", default="", metavar="TEXT", help="what guidance leads away from (empty)")
-    add("--width", type=_multiple_of_32, default=768, metavar="PX", help="a multiple of 32 (768)")
-    add("--height", type=_multiple_of_32, default=512, metavar="PX", help="a multiple of 32 (512)")
+    add("--width", type=_side, default=768, metavar="PX", help="a multiple of 32, at least 64 (768)")
+    add("--height", type=_side, default=512, metavar="PX", help="a multiple of 32, at least 64 (512)")
     add("--frames", type=_frames, default=49, metavar="N", help="8k+1 (49)")
     add("--fps", type=_rate, default=25.0, metavar="R", help="frames per second (25)")
     add("--steps", type=_positive, default=40, metavar="N", help="sampling steps (40)")
@@ -171,8 +171,8 @@ def _positive(text: str) -> int:
     return int(_number(text, int, lambda value: value >= 1, "a whole number of 1 or more"))
 
 
-def _multiple_of_32(text: str) -> int:
-    return int(_number(text, int, lambda value: value >= 32 and value % 32 == 0, "a multiple of 32"))
+def _side(text: str) -> int:
+    return int(_number(text, int, lambda value: value >= 64 and value % 32 == 0, "a multiple of 32, at least 64"))
 
 
 def _frames(text: str) -> int:

@@ -17,7 +17,7 @@ _QUANTO_WHY = "the same format, int8 weights with one symmetric scale per output
 
 
 def correct_training(config: TrainingConfig) -> tuple[TrainingConfig, list[Correction]]:
-    """Frames to 8k+1 (down), sizes to multiples of 32 (nearest, ties down), names to what really runs."""
+    """Frames to 8k+1 (down), sizes to multiples of 32 (nearest, ties down, at least 64), names to what really runs."""
     changes: list[Correction] = []
     update: dict[str, Any] = {}
 
@@ -34,7 +34,7 @@ def correct_training(config: TrainingConfig) -> tuple[TrainingConfig, list[Corre
                     "validation_resolution",
                     f"{width}x{height}",
                     f"{new_width}x{new_height}",
-                    "width x height in multiples of 32",
+                    "width x height in multiples of 32, at least 64",
                 )
             )
     update["validation_resolution"] = sizes

@@ -46,7 +46,7 @@ class ValidationKeys(BaseModel):
     )
     validation_num_video_frames: Int = key(49, "frames of a sample clip, 8k+1", OURS, ge=1)
     validation_resolution: Sizes = key(
-        [(512, 768)], "width x height of sample clips, multiples of 32; several with commas", GUIDE
+        [(512, 768)], "width x height of sample clips, multiples of 32, at least 64; several with commas", GUIDE
     )
     validation_seed: Int = key(_seed, "seed of sample clips; unset: seed", GUIDE, ge=0)
     validation_disable_unconditional: Bool = later(

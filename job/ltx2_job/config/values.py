@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 FRAME_STEP = 8  # the video VAE folds 8 frames into one latent frame, after a first frame of its own
 SIZE_STEP = 32  # the video VAE folds 32 x 32 pixels into one latent cell
+SAMPLE_SIDE = 64  # its decoder pads by reflection: two latent cells are the least it can decode
 
 _TRUE = frozenset({"true", "yes", "on", "1", "y", "t"})
 _FALSE = frozenset({"false", "no", "off", "0", "n", "f"})
@@ -193,5 +194,5 @@ def frames_down(frames: int) -> int:
 
 
 def side_nearest(pixels: int) -> int:
-    """The multiple of 32 nearest to `pixels`; halfway goes down (720 -> 704), and never below 32."""
-    return max(SIZE_STEP, -((SIZE_STEP // 2 - pixels) // SIZE_STEP) * SIZE_STEP)
+    """The side of a sample clip, the multiple of 32 nearest to `pixels`: halfway goes down (720 -> 704), at least 64."""
+    return max(SAMPLE_SIDE, -((SIZE_STEP // 2 - pixels) // SIZE_STEP) * SIZE_STEP)

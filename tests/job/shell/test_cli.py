@@ -41,7 +41,7 @@ def test_every_help_has_an_example_that_parses(verb, capsys):
         (["generate", "--model", "m", "--prompt", "p", "--output", "o.mp4", "--frames", "50"], "'50' is not 8k+1"),
         (
             ["generate", "--model", "m", "--prompt", "p", "--output", "o.mp4", "--width", "720"],
-            "'720' is not a multiple of 32",
+            "'720' is not a multiple of 32, at least 64",
         ),
         (["generate", "--model", "m", "--prompt", "p", "--output", "o.gif"], "'o.gif' does not end in .mp4"),
         (["tiny", "d", "--version", "2.5"], "2.5"),

@@ -122,10 +122,10 @@ def test_the_clip_changes_with_the_lora_and_with_nothing_else(setup, checkpoint,
 def test_settings_reach_the_clip(setup, checkpoint):
     """Catches guidance, seed, sizes or steps that are read from another key."""
     config = resolve(
-        {**CONFIG, "validation_resolution": "64x96,32x32", "validation_guidance": 3, "framerate": 24}, DATASETS
+        {**CONFIG, "validation_resolution": "64x96,64x64", "validation_guidance": 3, "framerate": 24}, DATASETS
     ).training
     first, second = requests(config)
-    assert (first.width, first.height, second.width, second.height) == (64, 96, 32, 32)
+    assert (first.width, first.height, second.width, second.height) == (64, 96, 64, 64)
     assert (first.frames, first.fps, first.steps, first.seed) == (9, 24.0, 3, 7)
     assert (first.video.cfg, first.audio.cfg) == (3.0, 7.0)
 
