@@ -16,7 +16,8 @@ GUIDE: Final = "guide"  # the LTX Video 2 quick start and its trainer
 OFFICIAL: Final = "official trainer"
 OURS: Final = "this project"
 
-_NO_EFFECT: Final = (None, "", False, 0, "none", "no")  # values that ask for nothing, whatever the key
+# Values that ask for nothing, whatever the key; a key that holds text gets some of them as words.
+_NO_EFFECT: Final = (None, "", False, 0, "none", "no", "false", "0")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def asks(info: FieldInfo, value: Any) -> bool:
     """Whether `value` asks for something, that is: is neither empty, nor the default, nor named as without effect."""
     if isinstance(info.default, bool):
         return bool(value != info.default)  # where true is the default, false is what asks for something
-    if isinstance(value, (list, dict)) and not value:
+    if isinstance(value, dict) and not value:
         return False
+    if isinstance(value, list):
+        return any(item not in _NO_EFFECT for item in value)
     return all(value != nothing for nothing in (*_NO_EFFECT, *facts(info).idle, info.default))

@@ -16,6 +16,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 from ltx2_job.config import outside
 from ltx2_job.config.changes import Correction
 from ltx2_job.config.datasets import AudioOptions, DatasetConfig, VideoOptions
+from ltx2_job.config.keys import facts
 from ltx2_job.config.outside import Outside
 from ltx2_job.config.problems import from_value, nearest
 from ltx2_job.config.training import TrainingConfig
@@ -26,6 +27,7 @@ PREFIX = "LTX2_"
 # A Kubernetes Service called ltx2-something puts variables of these forms into every pod of its namespace.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)$")
 _NOTHING = (None, "", False, 0, "none", "no", "false", "0")
+_DECLINED = ("none", "no", "false")
 
 
 @dataclass
@@ -88,6 +90,8 @@ def read(items: Iterable[tuple[str, Any]], names: Names, show: Callable[[str], s
             layer.problems.append(Problem(show(name), "unknown key", _hint(name, names, show)))
         elif value is None or value == "":
             continue  # null and "" mean unset
+        elif _declines(names.model.model_fields[target], value):
+            continue
         elif target in layer.values and layer.values[target] != value:
             layer.problems.append(
                 Problem(show(name), f"is given twice, also as {layer.shown[target]}, with another value", "keep one")
@@ -98,6 +102,18 @@ def read(items: Iterable[tuple[str, Any]], names: Names, show: Callable[[str], s
                 why = outside.WARNED_ALIASES[name]
                 layer.corrections.append(Correction(show(name), value, f"{target} {value}", why))
     return layer
+
+
+def _declines(info: FieldInfo, value: Any) -> bool:
+    """Whether a value says no to a feature that is not built, in a word that the key itself does not take."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if facts(info).status != "later" or not (word is False or word in _DECLINED):
+        return False
+    try:
+        TypeAdapter(info.rebuild_annotation()).validate_python(value)
+    except ValidationError:
+        return True
+    return False
 
 
 def _read_outside(layer: Layer, shown: str, known: Outside, value: Any) -> None:

@@ -48,7 +48,7 @@ class ModelKeys(BaseModel):
     )
     mixed_precision: Literal["bf16", "no", "fp16", "fp8"] = key(
         "bf16",
-        "precision of the computation: `bf16`, or `no` = fp32",
+        "precision of the computation on a GPU: `bf16`, or `no` = fp32; a CPU computes in fp32",
         GUIDE,
         values={
             "fp16": "activations of this model overflow fp16; fp16 with loss scaling comes later",

@@ -47,7 +47,7 @@ def supported_keys() -> dict[str, tuple[str, ...]]:
     """
     models = ((TrainingConfig, ""), (DatasetConfig, "dataset."), (VideoOptions, "video."), (AudioOptions, "audio."))
     return {
-        prefix + name: tuple(value for value in _names(info) if value not in facts(info).values)
+        prefix + name: tuple(value for value in choices(info) if value not in facts(info).values)
         for model, prefix in models
         for name, info in model.model_fields.items()
         if facts(info).status == "supported" and not _is_block(info)
@@ -130,21 +130,23 @@ def _status(info: FieldInfo) -> str:
         return f"not supported yet: {known.why}"
     if not known.values:
         return "supported"
-    names = _names(info)
+    names = choices(info)
     if len(known.values) <= _MANY:
         return "supported, but not yet: " + ", ".join(f"`{value}`" for value in known.values)
     return "supported: " + ", ".join(f"`{name}`" for name in names if name not in known.values) + "; others not yet"
 
 
-def _names(info: FieldInfo) -> tuple[str, ...]:
+def choices(info: FieldInfo) -> tuple[str, ...]:
+    """The names that a key takes, supported or not; () where it is no choice."""
     for item in info.metadata:
         if isinstance(item, BeforeValidator) and isinstance(item.func, OneOf):
             return item.func.known
-    return tuple(str(value) for value in get_args(info.annotation)) if get_origin(info.annotation) is Literal else ()
+    kinds = get_args(info.annotation) if get_origin(info.annotation) in (Union, UnionType) else (info.annotation,)
+    return tuple(str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
 
 
 def _type(info: FieldInfo) -> str:
-    names = _names(info)
+    names = choices(info)
     if names and len(names) <= _MANY:
         return " / ".join(f"`{name}`" for name in names)
     return "name" if names else _written(info.annotation)

@@ -49,7 +49,8 @@ class OptimisationKeys(BaseModel):
     lr_num_cycles: Int = key(1, "cycles of cosine_with_restarts and waves of sine", GUIDE, ge=1)
     optimizer: Annotated[str, one_of(names.OPTIMIZERS, names.OPTIMIZER_ALIASES)] = key(
         "adamw",
-        "`adamw` (also `torch-adamw`; fp32) or `adamw_bf16` (bf16 with stochastic rounding)",
+        "`adamw` (also `torch-adamw`; fp32) or `adamw_bf16` (bf16 with stochastic rounding); `deepspeed-adamw` is not "
+        "offered",
         OFFICIAL,
         values=names.OPTIMIZERS_LATER,
     )

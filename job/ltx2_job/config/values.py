@@ -194,5 +194,5 @@ def frames_down(frames: int) -> int:
 
 
 def side_nearest(pixels: int) -> int:
-    """The side of a sample clip, the multiple of 32 nearest to `pixels`: halfway goes down (720 -> 704), at least 64."""
+    """The side of a sample clip: the multiple of 32 nearest to `pixels`, halfway down (720 -> 704), at least 64."""
     return max(SAMPLE_SIDE, -((SIZE_STEP // 2 - pixels) // SIZE_STEP) * SIZE_STEP)

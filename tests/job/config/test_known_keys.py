@@ -80,6 +80,83 @@ AUDIO = """
 auto_split sample_rate channels duration_interval max_duration_seconds truncation_mode allow_zero_audio audio_only
 source_from_video bucket_strategy
 """
+VALUES = {
+    "model_family": "ltxvideo2",
+    "model_flavour": "dev dev-fp4 dev-fp8 2.0 2 2.3-dev 2.3-distilled 2.5 2.5-dev 2.5-distilled",
+    "model_type": "full lora",
+    "lora_type": "standard lycoris",
+    "lr_scheduler": "linear sine cosine cosine_with_restarts cosine_with_warmup polynomial constant "
+    "constant_with_warmup",
+    "grad_clip_method": "norm value",
+    "mixed_precision": "no fp16 bf16 fp8",
+    "base_model_precision": "no_change int2-quanto int4-quanto int8-quanto fp8-quanto fp8uz-quanto int8-torchao "
+    "int8dq-torchao int8dq-int4-torchao fp8-torchao fp8wo-torchao fp8-int4-torchao fp8-native fp8-transformerengine "
+    "int8-sdnq uint8-sdnq int16-sdnq uint16-sdnq fp16-sdnq fp8-sdnq int6-sdnq int5-sdnq uint5-sdnq uint4-sdnq "
+    "uint3-sdnq uint2-sdnq nf4-bnb int4-torchao",
+    "quantize_via": "accelerator cpu pipeline",
+    "gradient_checkpointing_backend": "torch torch-ffn unsloth unsloth-ffn",
+    "dynamo_mode": "default reduce-overhead max-autotune max-autotune-no-cudagraphs",
+    "dynamo_backend": "no inductor",
+    "group_offload_type": "block_level leaf_level",
+    "musubi_block_swap_device": "cpu cuda:1",
+    "resolution_type": "pixel area pixel_area",
+    "skip_file_discovery": "aspect vae text metadata vae,text",
+    "report_to": "simpletuner tensorboard wandb swanlab comet_ml custom-tracker all none wandb,tensorboard",
+    "evaluation_type": "none clip",
+    "validation_prompt_library": "true false audio music image",
+    "validation_adapter_mode": "adapter_only comparison none",
+    "validation_multigpu": "batch-parallel single-gpu",
+    "ltx2_validation_pipeline_mode": "trained-stage spatial-upscale",
+    "context_parallel_comm_strategy": "allgather alltoall",
+    "attention_mechanism": "diffusers xformers sageattention flash-attn flash-attn-3 flash-attn-3-hub flex "
+    "metal-flash-attention",
+    "loss_type": "l2 huber smooth_l1",
+    "huber_schedule": "snr exponential constant",
+    "lora_init_type": "default gaussian loftq olora pissa",
+    "peft_lora_mode": "singlora",
+    "lora_format": "diffusers comfyui",
+    "crepa_feature_source": "encoder backbone self_flow",
+    "crepa_scheduler": "constant linear cosine polynomial",
+    "crepa_threshold_mode": "permanent recoverable",
+    "crepa_encoder": "dinov2_vitg14 dinov2_vits14",
+    "scheduled_sampling_strategy": "uniform biased_early biased_late",
+    "scheduled_sampling_ramp_shape": "linear cosine",
+    "scheduled_sampling_sampler": "unipc",
+    "fsdp_state_dict_type": "SHARDED_STATE_DICT FULL_STATE_DICT",
+    "caption_strategy": "textfile instance_prompt instanceprompt filename parquet huggingface csv webshart",
+    "resume_from_checkpoint": "latest",
+    "optimizer": "adamw_bf16 adamw_schedulefree adamw_schedulefree+aggressive adamw_schedulefree+no_kahan prodigy soap "
+    "muon "
+    + " ".join(
+        [
+            *(
+                f"torch-{name}"
+                for name in "adam adamw sgd radam nadam rmsprop adagrad adadelta adafactor adamax asgd "
+                "sparseadam".split()
+            ),
+            *(f"ao-{name}" for name in "adamw8bit adamw4bit adamfp8 adamwfp8".split()),
+            *(f"optimi-{name}" for name in "adamw adan adam lion radam ranger sgd stableadamw".split()),
+            *(
+                f"bnb-{name}{form}"
+                for name in "adam adamw lion ademamix adagrad rmsprop lars lamb sgd".split()
+                for form in ("", "8bit", "-paged", "8bit-paged")
+            ),
+        ]
+    ),
+}
+DATASET_VALUES = {
+    "type": "local aws csv huggingface webshart",
+    "dataset_type": "image video audio conditioning eval text_embeds image_embeds caption",
+    "caption_strategy": "textfile instanceprompt instance_prompt filename parquet huggingface csv webshart",
+    "resolution_type": "pixel area pixel_area",
+    "crop": "true false",
+    "crop_style": "random center corner face",
+    "crop_aspect": "square preserve closest random",
+    "conditioning_type": "reference_strict reference_loose mask",
+    "video.bucket_strategy": "aspect_ratio resolution_frames",
+    "audio.truncation_mode": "beginning end random",
+    "audio.bucket_strategy": "duration",
+}
 TRAINING = " ".join([GENERAL, ALIASES, VALIDATION, NOT_SETTABLE_ELSEWHERE, LTX2, DATA, STEP, FEATURES]).split()
 
 
@@ -111,6 +188,21 @@ def test_a_key_of_the_video_block_is_known(block, key):
 @pytest.mark.parametrize(("block", "key"), [("audio", key) for key in AUDIO.split()])
 def test_a_key_of_the_audio_block_is_known(block, key):
     assert unknown({}, [{**CLIPS, block: {key: ""}}]) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in VALUES.items() for value in values.split()])
+def test_a_named_value_is_known(key, value):
+    """Supported or not yet, it is read; what it needs beside it is there."""
+    resolve({key: value, "instance_prompt": "sks"}, [CLIPS])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in DATASET_VALUES.items() for value in values.split()]
+)
+def test_a_named_value_of_a_dataset_is_known(key, value):
+    block, _, name = key.rpartition(".")
+    given = {block: {name: value}} if block else {name: value}
+    resolve({"instance_prompt": "sks"}, [CLIPS | {"id": "first"}, {**CLIPS, **given}])
 
 
 def test_the_lists_themselves_are_not_empty():

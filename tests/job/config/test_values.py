@@ -26,7 +26,9 @@ def test_no_frames_stay_none(frames):
 
 @pytest.mark.parametrize("pixels", [*range(1, 200), 480, 704, 720, 854, 1080, 1280])
 def test_sides_go_to_the_nearest_multiple_of_32_ties_down(pixels):
-    """And not below 64, which the VAE could not decode. Catches rounding half up or half to even (720 would be 736 or 704, 848 would be 864 or 832)."""
+    """And not below 64, which the VAE could not decode. Catches rounding half up or half to even (720 would be 736 or
+    704, 848 would be 864 or 832).
+    """
     grid = range(64, 2000, 32)
     assert side_nearest(pixels) == min(grid, key=lambda side: (abs(side - pixels), side))
 
