@@ -80,6 +80,7 @@ AUDIO = """
 auto_split sample_rate channels duration_interval max_duration_seconds truncation_mode allow_zero_audio audio_only
 source_from_video bucket_strategy
 """
+BNB = "adam adamw lion ademamix adagrad rmsprop lars lamb sgd"
 VALUES = {
     "model_family": "ltxvideo2",
     "model_flavour": "dev dev-fp4 dev-fp8 2.0 2 2.3-dev 2.3-distilled 2.5 2.5-dev 2.5-distilled",
@@ -126,23 +127,10 @@ VALUES = {
     "caption_strategy": "textfile instance_prompt instanceprompt filename parquet huggingface csv webshart",
     "resume_from_checkpoint": "latest",
     "optimizer": "adamw_bf16 adamw_schedulefree adamw_schedulefree+aggressive adamw_schedulefree+no_kahan prodigy soap "
-    "muon "
-    + " ".join(
-        [
-            *(
-                f"torch-{name}"
-                for name in "adam adamw sgd radam nadam rmsprop adagrad adadelta adafactor adamax asgd "
-                "sparseadam".split()
-            ),
-            *(f"ao-{name}" for name in "adamw8bit adamw4bit adamfp8 adamwfp8".split()),
-            *(f"optimi-{name}" for name in "adamw adan adam lion radam ranger sgd stableadamw".split()),
-            *(
-                f"bnb-{name}{form}"
-                for name in "adam adamw lion ademamix adagrad rmsprop lars lamb sgd".split()
-                for form in ("", "8bit", "-paged", "8bit-paged")
-            ),
-        ]
-    ),
+    "muon torch-adam torch-adamw torch-sgd torch-radam torch-nadam torch-rmsprop torch-adagrad torch-adadelta "
+    "torch-adafactor torch-adamax torch-asgd torch-sparseadam ao-adamw8bit ao-adamw4bit ao-adamfp8 ao-adamwfp8 "
+    "optimi-adamw optimi-adan optimi-adam optimi-lion optimi-radam optimi-ranger optimi-sgd optimi-stableadamw "
+    + " ".join(f"bnb-{name}{form}" for name in BNB.split() for form in ("", "8bit", "-paged", "8bit-paged")),
 }
 DATASET_VALUES = {
     "type": "local aws csv huggingface webshart",
