@@ -14,18 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    """scripts/generate.py."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "scripts" / "generate.py")
+def keys_page() -> ModuleType:
+    """scripts/keys_page.py."""
+    spec = importlib.util.spec_from_file_location("keys_page", ROOT / "scripts" / "keys_page.py")
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script
 
 
-def test_every_supported_key_has_a_test_and_every_choice_one(generate: ModuleType) -> None:
+def test_every_supported_key_has_a_test_and_every_choice_one(keys_page: ModuleType) -> None:
     shown: dict[str, set[str]] = defaultdict(set)
-    for _, key, choices in generate.witnesses():
+    for _, key, choices in keys_page.witnesses():
         shown[key].update(choices)
     supported = supported_keys()
     assert len(supported) > 80
@@ -36,10 +36,10 @@ def test_every_supported_key_has_a_test_and_every_choice_one(generate: ModuleTyp
     }
 
 
-def test_the_tests_that_are_named_exist_and_are_run(generate: ModuleType) -> None:
+def test_the_tests_that_are_named_exist_and_are_run(keys_page: ModuleType) -> None:
     """Catches a marker on a helper, which pytest would never run, and one built at run time, which nobody finds."""
     found = 0
-    for test, _, _ in generate.witnesses():
+    for test, _, _ in keys_page.witnesses():
         path, name = test.split("::")
         assert name.startswith("test_") and name in {
             node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)
@@ -49,18 +49,18 @@ def test_the_tests_that_are_named_exist_and_are_run(generate: ModuleType) -> Non
     assert found == sum(line.strip().startswith("@pytest.mark.witness(") for text in texts for line in text.split("\n"))
 
 
-def test_the_page_holds_the_table_with_its_tests(generate: ModuleType) -> None:
+def test_the_page_holds_the_table_with_its_tests(keys_page: ModuleType) -> None:
     """`make generate` writes it anew."""
     page = (ROOT / "docs" / "configuration.md").read_text()
-    assert page.count(generate.BEGIN) == page.count(generate.END) == 1
-    assert page.partition(generate.BEGIN)[2].partition(generate.END)[0].strip() == generate.reference().strip()
+    assert page.count(keys_page.BEGIN) == page.count(keys_page.END) == 1
+    assert page.partition(keys_page.BEGIN)[2].partition(keys_page.END)[0].strip() == keys_page.reference().strip()
 
 
-def test_the_table_names_them_in_a_column_of_its_own(generate: ModuleType) -> None:
+def test_the_table_names_them_in_a_column_of_its_own(keys_page: ModuleType) -> None:
     """And the table that the installed program prints does not: there are no tests beside it."""
     named = {
         line.split(" | ")[0].strip("| `"): line.rstrip(" |").rpartition(" | ")[2]
-        for line in generate.reference().splitlines()
+        for line in keys_page.reference().splitlines()
         if line.startswith("| `")
     }
     assert named["lora_rank"] == "`tests/keys/test_adapter.py::test_lora_rank`"
