@@ -97,7 +97,7 @@ def load(path: Path) -> Loaded:
     fault = damage(path)
     if fault:
         raise ConfigError(Problem("resume_from_checkpoint", f"{path}: {fault}", "name another checkpoint, or `latest`"))
-    state = json.loads((path / STATE).read_text())
+    state = json.loads((path / STATE).read_bytes())
     return Loaded(path, load_file(path / ADAPTER), load_file(path / OPTIMIZER), state)
 
 
@@ -214,12 +214,12 @@ def _incomplete(path: Path) -> str:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    return json.loads((path / MANIFEST).read_text())
+    return json.loads((path / MANIFEST).read_bytes())
 
 
 def _origin(path: Path) -> str | None:
     try:
-        return json.loads((path / STATE).read_text()).get("origin", "")
+        return json.loads((path / STATE).read_bytes()).get("origin", "")
     except ValueError:
         return None
 

@@ -5,6 +5,7 @@ Heavy modules are imported by the verb that needs them, so that --help answers a
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Final, NoReturn
 
 from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
+from ltx2_job.streams import open_streams
+from ltx2_job.workspace import require_folder
 
 VERBS: Final = {
     "cache": "encode clips, sound and captions into the store",
@@ -113,16 +116,18 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=_frames, default=49, metavar="N", help="8k+1 (49)")
     add("--fps", type=_rate, default=25.0, metavar="R", help="frames per second (25)")
     add("--steps", type=_positive, default=40, metavar="N", help="sampling steps (40)")
-    add("--guidance", type=float, default=5.0, metavar="G", help="classifier-free guidance of the video; 1 is off (5)")
-    add("--audio-guidance", type=float, default=7.0, metavar="G", help="the same for the sound (7)")
+    add(
+        "--guidance", type=_finite, default=5.0, metavar="G", help="classifier-free guidance of the video; 1 is off (5)"
+    )
+    add("--audio-guidance", type=_finite, default=7.0, metavar="G", help="the same for the sound (7)")
     text = "guidance away from a pass without self-attention in one block; 0 is off (0; official 1)"
-    add("--stg", type=float, default=0.0, metavar="G", help=text)
-    add("--stg-block", type=int, metavar="N", help="that block (29 in LTX-2.0, 28 in 2.3)")
+    add("--stg", type=_finite, default=0.0, metavar="G", help=text)
+    add("--stg-block", type=_natural, metavar="N", help="that block (29 in LTX-2.0, 28 in 2.3)")
     text = "guidance away from a pass without the other modality; 1 is off (1; official 3)"
-    add("--modality-guidance", type=float, default=1.0, metavar="G", help=text)
+    add("--modality-guidance", type=_finite, default=1.0, metavar="G", help=text)
     text = "how much of the contrast that guidance adds is taken back, 0 to 1 (0; official 0.7)"
     add("--rescale", type=_fraction, default=0.0, metavar="R", help=text)
-    add("--seed", type=int, default=42, metavar="N", help="same seed, same noise (42)")
+    add("--seed", type=_natural, default=42, metavar="N", help="same seed, same noise (42)")
     add("--device", choices=("cuda", "cpu"), help="where to compute (the GPU if there is one)")
     add("--output", type=_mp4, required=True, metavar="FILE", help="the .mp4 to write")
 
@@ -131,7 +136,7 @@ def _tiny(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", type=Path, metavar="DIR", help="where ltx-2-tiny.safetensors and gemma/ are written")
     parser.add_argument("--version", default="2.0", choices=("2.0", "2.3"), help="generation of the architecture (2.0)")
     parser.add_argument("--blocks", type=_positive, default=2, metavar="N", help="transformer blocks (2)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the weights (0)")
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="seed of the weights (0)")
 
 
 def _config(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +172,14 @@ def _number(text: str, kind: type[int] | type[float], fits: Callable[[float], bo
     return value
 
 
+def _natural(text: str) -> int:
+    return int(_number(text, int, lambda value: value >= 0, "a whole number of 0 or more"))
+
+
+def _finite(text: str) -> float:
+    return _number(text, float, math.isfinite, "a finite number")
+
+
 def _positive(text: str) -> int:
     return int(_number(text, int, lambda value: value >= 1, "a whole number of 1 or more"))
 
@@ -196,6 +209,7 @@ def _mp4(text: str) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code (exitcodes.py). Usage mistakes are 64 and name the nearest verb."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_streams()
     try:
         name = arguments[0] if arguments else ""
         if name and not name.startswith("-") and name not in VERBS:
@@ -219,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ltx2_job import commands
 
     try:
+        if "workspace" in args:
+            require_folder("--workspace", args.workspace)
         getattr(commands, args.verb)(args)
     except BaseException as error:  # every way out has a code; see endings.py
         return commands.end(error, getattr(args, "workspace", None))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job import strict_json
 from ltx2_job.endings import ending
-from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem
-from ltx2_job.workspace import RunFolder, Workspace, read_json
+from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem, StorageError, UsageError
+from ltx2_job.workspace import RunFolder, Workspace, read_json, require_folder
 
 if TYPE_CHECKING:
     from ltx2_job.config import Resolved
@@ -47,6 +47,7 @@ STAGES: Final[dict[str, "Callable[[Stage], None]"]] = {"cache": cache_stage, "tr
 
 def validate(args: Namespace) -> None:
     """Make the validation clips of a run's checkpoint, as the training would have made them at that step."""
+    workspace, run = Workspace(args.workspace), _run(args)
     import torch
 
     from ltx2_job import checkpoint
@@ -57,7 +58,6 @@ def validate(args: Namespace) -> None:
     from ltx2_job.validation.lora import apply_lora
     from ltx2_job.validation.t2v import make_validator
 
-    workspace, run = Workspace(args.workspace), _run(args)
     resolved = _configuration(run, args.workspace)
     loaded = checkpoint.load(_checkpoint(run, args.checkpoint))
     plan = StagePlan.read(read_json(run.plan))
@@ -78,13 +78,13 @@ def validate(args: Namespace) -> None:
 
 def export(args: Namespace) -> None:
     """Write the LoRA files of a checkpoint, in both forms."""
+    run = _run(args)
     from ltx2_job import checkpoint
     from ltx2_job.data.index import Index
     from ltx2_job.export import Facts, write_lora
     from ltx2_job.models.load import Checkpoint
     from ltx2_job.training.outcome import data_hash
 
-    run = _run(args)
     config = _configuration(run, args.workspace).training
     loaded = checkpoint.load(_checkpoint(run, args.checkpoint))
     state = loaded.state
@@ -103,17 +103,27 @@ def export(args: Namespace) -> None:
 
 def generate(args: Namespace) -> None:
     """Make one clip from a prompt."""
+    from ltx2_job.models.header import read_lora_header
+    from ltx2_job.models.load import Checkpoint
+
+    # What can be wrong is looked at before torch is imported, which takes seconds.
+    if args.lora:
+        read_lora_header(args.lora)
+    model = Checkpoint.open(args.model, args.gemma)
+    model.require_text_encoder()
+    blocks = int(model.source.part("transformer").arguments["num_layers"])
+    if args.stg_block is not None and args.stg_block >= blocks:
+        raise UsageError(f"--stg-block: {args.stg_block}, the model has {blocks} blocks; write 0 to {blocks - 1}")
+    require_folder("--output", args.output.absolute().parent)
     import torch
 
     from ltx2_job.export import load_lora
-    from ltx2_job.models.load import Checkpoint
     from ltx2_job.validation.generate import SKIPPED_BLOCK
     from ltx2_job.validation.generate import generate as make
     from ltx2_job.validation.guidance import Guidance
     from ltx2_job.validation.sampler import Request
 
     lora = load_lora(args.lora) if args.lora else None
-    model = Checkpoint.open(args.model, args.gemma)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     block = SKIPPED_BLOCK[model.version] if args.stg_block is None else args.stg_block
     video, audio = (
@@ -148,6 +158,8 @@ def inspect(args: Namespace) -> None:
 
 def tiny(args: Namespace) -> None:
     """Write a tiny checkpoint with random weights."""
+    if args.dir.exists() and not args.dir.is_dir():
+        raise StorageError(f"{args.dir}: is a file; name a folder")
     from ltx2_job.models.tiny import write_tiny
 
     print(write_tiny(args.dir, args.version, args.blocks, args.seed))
@@ -228,7 +240,9 @@ def _run(args: Namespace) -> RunFolder:
     named = Workspace(args.workspace).run(args.run)
     run = named if named.config.exists() else RunFolder(Workspace(args.workspace).resolve(args.run))
     if not run.config.exists():
-        raise NoInputError(f"--run {args.run}: neither {named.root} nor {run.root} is the folder of a run")
+        raise NoInputError(
+            f"--run {args.run}: neither {named.root} nor {run.root} is the folder of a run; `ltx2 ls` lists them"
+        )
     return run
 
 

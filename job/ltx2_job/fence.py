@@ -33,7 +33,7 @@ class Owner:
     def read(path: Path) -> "Owner | None":
         """The owner that the file names; None if there is no file. Raises StorageError for a file that is not ours."""
         try:
-            page = json.loads(path.read_text())
+            page = json.loads(path.read_bytes())
             return Owner(str(page["uid"]), int(page["attempt"]), str(page["podUid"]), str(page["startTime"]))
         except FileNotFoundError:
             return None

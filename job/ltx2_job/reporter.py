@@ -162,7 +162,7 @@ class LiveReporter(Reporter):
     def resumed(self, step: int) -> None:
         """Cut metrics.jsonl back to this step and say so."""
         self._numbers.close()
-        kept = [line for line in self._run.metrics.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in self._run.metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         self._fence.check()
         write_atomic(self._run.metrics, "".join(line + "\n" for line in kept))
         self._numbers = self._run.metrics.open("a", encoding="utf-8", buffering=1)

@@ -90,7 +90,7 @@ def work(order: Order, run_stage: "Callable[[Stage], None]", environ: Mapping[st
 def _layout(order: Order, environ: Mapping[str, str]) -> Layout:
     """The processes of this stage: one per GPU to train, one in all to cache (the store has one writer)."""
     try:
-        plan = json.loads((order.files / "plan.json").read_text())
+        plan = json.loads((order.files / "plan.json").read_bytes())
         nodes, processes = int(plan["nodes"]), int(plan["processes"])
     except (OSError, ValueError, KeyError, TypeError):
         return Layout()  # a worker reads the same file and names what is wrong with it

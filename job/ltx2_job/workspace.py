@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.errors import ConfigError, NoInputError, Problem
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ class Workspace:
         return RunFolder(self.resolve(output_dir or Path("runs") / name))
 
 
+def require_folder(named: str, path: Path) -> None:
+    """Raise NoInputError unless the path, which `named` tells of, is a folder."""
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.exists() else "there is no such folder"
+        raise NoInputError(f"{named}: {path}: {what}; make it first, or name another")
+
+
 def expanded(path: str | Path) -> Path:
     """A path with ~ and ~user replaced by the home folder. Raises ConfigError where there is none."""
     try:
@@ -86,7 +93,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_bytes())
 
 
 def sync(path: Path) -> None:

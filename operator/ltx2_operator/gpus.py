@@ -113,7 +113,7 @@ def _allocatable(node: Mapping[str, Any], resource: str) -> int:
 
 def table() -> dict[str, Any]:
     """gpus.json as it stands: every number with its source, and the engine from which the rate follows."""
-    loaded: dict[str, Any] = json.loads(files("ltx2_operator").joinpath("gpus.json").read_text())
+    loaded: dict[str, Any] = json.loads(files("ltx2_operator").joinpath("gpus.json").read_bytes())
     return loaded
 
 

@@ -183,7 +183,7 @@ class LocalJobs:
             path.mkdir(parents=True, exist_ok=True)
         for path, text in process.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             path.chmod(0o444)
         # A session of its own: Ctrl-C in the terminal reaches the operator alone, which passes it on as a cluster
         # would.

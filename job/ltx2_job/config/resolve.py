@@ -92,8 +92,10 @@ def resolve(
     training, corrected = correct_training(training)
     changes += corrected
 
-    entries, found = _entries(training, datasets, workspace)
-    problems += found
+    entries: Sequence[Any] = ()
+    if datasets is not None or "data_backend_config" not in broken:
+        entries, found = _entries(training, datasets, workspace)
+        problems += found
     typed: list[tuple[str, DatasetConfig]] = []
     unreadable = 0
     for index, entry in enumerate(entries):

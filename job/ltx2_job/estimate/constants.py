@@ -9,7 +9,7 @@ from typing import Any
 @cache
 def constants() -> dict[str, Any]:
     """The table of figures and their sources."""
-    loaded: dict[str, Any] = json.loads(files("ltx2_job").joinpath("estimate_constants.json").read_text())
+    loaded: dict[str, Any] = json.loads(files("ltx2_job").joinpath("estimate_constants.json").read_bytes())
     return loaded
 
 

@@ -97,6 +97,10 @@ def read_header(path: Path) -> Header:
             prefix = file.read(8)
             if prefix[:4] == b"GGUF":
                 raise fault(f"{path} is a GGUF file: not supported yet", "take the bf16 .safetensors file")
+            if prefix == b"version ":
+                raise fault(
+                    f"{path} is a Git LFS pointer, not the file itself", "run git lfs pull, or download the file"
+                )
             if prefix[:2] in (b"PK", b"\x80\x02"):
                 raise fault(f"{path} is a pickle of torch, not a safetensors file", "take the .safetensors file")
             length = int.from_bytes(prefix, "little")
@@ -106,22 +110,32 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError as error:
         raise fault(f"{path} does not exist", "give the path of the model's .safetensors file") from error
     except IsADirectoryError as error:
-        raise fault(f"{path} is a folder, not a .safetensors file") from error
+        raise fault(f"{path} is a folder, not a .safetensors file", "name the file in it") from error
     except OSError as error:
-        raise fault(f"{path} cannot be read ({error})") from error
+        raise fault(f"{path} cannot be read ({error.strerror})", "chmod it, or repair the volume") from error
     if len(raw) < length:
         raise fault(f"{path} ends inside its header ({size} bytes)", "download the file again")
     try:
         entries = json.loads(raw)
     except ValueError as error:
-        raise fault(f"{path} is not a safetensors file (its header is no JSON)") from error
+        raise fault(f"{path} is not a safetensors file (its header is no JSON)", "download the file again") from error
     return parse_header(entries, path=path, json_bytes=length, file_bytes=size)
+
+
+def read_lora_header(path: Path) -> Header:
+    """The header of a LoRA file, official or diffusers names. Raises CheckpointError as read_header, or for no LoRA."""
+    header = read_header(path)
+    if not any(name.endswith((".lora_A.weight", ".lora_down.weight")) for name in header.tensors):
+        raise fault(
+            f"{path} is no LoRA (no tensor is named .lora_A.weight)", "name a LoRA here, the model with --model"
+        )
+    return header
 
 
 def parse_header(entries: Any, *, path: Path, json_bytes: int, file_bytes: int) -> Header:
     """The header of `read_header` from its parsed JSON; pure, so that tests can drive it without a file."""
     if not isinstance(entries, dict):
-        raise fault(f"{path} is not a safetensors file (its header is no JSON object)")
+        raise fault(f"{path} is not a safetensors file (its header is no JSON object)", "download the file again")
     metadata = entries.get("__metadata__") or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise fault(f"{path}: the header's __metadata__ must map names to strings")

@@ -131,6 +131,11 @@ class Checkpoint:
 
         return load_text_encoder(self._gemma(), self.connectors(device, dtype), device, dtype)
 
+    def require_text_encoder(self) -> None:
+        """Raise CheckpointError if there is no Gemma 3 that captions can be encoded with; from headers alone."""
+        gemma = self._gemma()
+        _ = gemma.config, gemma.tokens, gemma.tensors
+
     def _gemma(self) -> GemmaFolder:
         if self.gemma is None:
             raise fault(

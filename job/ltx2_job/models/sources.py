@@ -150,7 +150,7 @@ def content_hash(source: PartSource, extra: bytes = b"") -> str:
 def read_json_file(path: Path) -> dict[str, Any]:
     """A JSON object from a model's folder. Raises CheckpointError."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise fault(f"{path} does not exist", "download the folder again") from error
     except (OSError, ValueError) as error:

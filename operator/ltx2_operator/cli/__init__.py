@@ -12,6 +12,8 @@ from typing import Final, NoReturn
 
 from ltx2_job.errors import JobError, UsageError
 from ltx2_job.exitcodes import STORAGE
+from ltx2_job.streams import open_streams
+from ltx2_job.workspace import require_folder
 
 # verb -> (module of this package, one line of help)
 VERBS: Final = {
@@ -54,6 +56,11 @@ PASSED_THROUGH: Final = {
 
 class Parser(argparse.ArgumentParser):
     """argparse, but mistakes are raised as UsageError (exit code 64)."""
+
+    @property
+    def flags(self) -> list[str]:
+        """Every flag that it knows."""
+        return [flag for action in self._actions for flag in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError naming the command whose help explains it."""
@@ -103,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser_.add_argument("file", type=Path, metavar="FILE", help=text)
     estimate.add_argument("--class", dest="gpu_class", metavar="NAME", help="all terms of one GPU class of `ltx2 gpus`")
-    verb("gpus", "ltx2 gpus")
+    gpus = verb("gpus", "ltx2 gpus")
     doctor = verb("doctor", "ltx2 doctor --workspace /data")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.epilog = f"{doctor.epilog}\n\nexit code: 0 if nothing is to be fixed, else 78"
@@ -119,23 +126,30 @@ def build_parser() -> argparse.ArgumentParser:
     for one in (run, train, render, estimate, check, doctor, ls, configure):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
+    for one in (run, train, render, estimate, check, gpus, doctor, ls):
+        one.set_defaults(parser=one)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code (ltx2_job.exitcodes)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_streams()
     try:
         name = arguments[0] if arguments else ""
         if name in PASSED_THROUGH:
             return _pass([PASSED_THROUGH[name][0], *arguments[1:]])
+        if name.startswith("-") and name not in ("-h", "--help"):
+            raise UsageError(f"{name}: the verb comes first, as in `ltx2 run training.yaml`; see `ltx2 --help`")
         if name and not name.startswith("-") and name not in VERBS:
-            near = difflib.get_close_matches(name, [*VERBS, *PASSED_THROUGH], n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name.lower(), [*VERBS, *PASSED_THROUGH], n=1, cutoff=0.5)
             raise UsageError(f"{name}: no such verb; " + (f"did you mean {near[0]}?" if near else "see `ltx2 --help`"))
         args, rest = build_parser().parse_known_args(arguments)
         if rest and args.verb != "train":
-            raise UsageError(f"{rest[0]}: not known to `ltx2 {args.verb}`; see `ltx2 {args.verb} --help`")
+            raise UsageError(_unknown(rest[0], args.verb, args.parser))
         args.flags = rest
+        if "workspace" in args and args.verb != "doctor":
+            require_folder("--workspace", args.workspace)
         module = importlib.import_module(f"ltx2_operator.cli.{VERBS[args.verb][0]}")
         code: int = getattr(module, args.verb)(args)
         return code
@@ -151,6 +165,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"ltx2: {where}{error.strerror}; {_remedy(error)}", file=sys.stderr)
         return STORAGE
+
+
+def _unknown(word: str, verb: str, parser: Parser) -> str:
+    """What to say of a word that a verb does not take."""
+    if not word.startswith("-"):
+        return f"{word}: not known to `ltx2 {verb}`, which takes one FILE; see `ltx2 {verb} --help`"
+    near = difflib.get_close_matches(word.partition("=")[0], parser.flags, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"see `ltx2 {verb} --help`"
+    return f"{word}: not known to `ltx2 {verb}`; {hint}"
 
 
 def _remedy(error: OSError) -> str:

@@ -36,8 +36,7 @@ def check(args: Namespace) -> int:
     )
     for line in (*_model(order), *_machine(order)):
         print(line)
-    lacking = preflight.missing(order)
-    for line in lacking:
+    for line in preflight.missing(order):
         print(f"not in this workspace: {line}")
     return _clips(order) if preflight.has_clips(order) else exitcodes.OK
 
@@ -61,10 +60,10 @@ def _machine(order: inputs.Order) -> Iterator[str]:
             accept.plan_stage(chosen.training, chosen.resolved, stage, 0, None, model=chosen.model)
             for stage in ("cache", "train")
         ]
+        preflight.require_gpus(plans, found)
         have = host_memory()
         if have is not None:
             host.require(chosen.training.spec, chosen.resolved, plans, have, chosen.model)
-        preflight.require_gpus(plans, found)
     except (ConfigError, sizing.NoFit) as error:
         yield from (f"not on this machine: {line}" for line in str(error).splitlines())
         return

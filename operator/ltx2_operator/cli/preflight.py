@@ -3,16 +3,19 @@
 A cluster would let such a pod wait (for a GPU, for clips, for a download); whoever types a command is told at once.
 """
 
+import os
+import tempfile
 from collections.abc import Sequence
 
 from ltx2_job.discover import find_clips
-from ltx2_job.errors import CheckpointError, ConfigError, NoInputError, Problem
+from ltx2_job.errors import CheckpointError, ConfigError, NoInputError, Problem, StorageError
 from ltx2_job.models.gemma import find_gemma
-from ltx2_job.models.header import read_header
+from ltx2_job.models.header import read_lora_header
 from ltx2_job.same_run import UNNAMED_CHECKPOINTS, require_same
 from ltx2_operator.cli.inputs import Order
 from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE
-from ltx2_operator.machine import LocalGpu
+from ltx2_operator.machine import MASKS, LocalGpu
+from ltx2_operator.processes import find_program
 from ltx2_operator.status import Plan
 
 
@@ -29,7 +32,7 @@ def require_folder(order: Order) -> None:
     _named_checkpoint(order, config.resume_from_checkpoint)
     if config.init_lora:
         try:
-            read_header(order.workspace.resolve(config.init_lora))
+            read_lora_header(order.workspace.resolve(config.init_lora))
         except CheckpointError as error:
             message = error.problems[0].message
             raise ConfigError(Problem("init_lora", message, "name a LoRA's .safetensors file")) from None
@@ -49,11 +52,13 @@ def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> N
     """Raise for what this machine or workspace lacks for a run.
 
     plans: of both stages; found: the GPUs that are visible. Raises ConfigError (a paused manifest, missing GPUs),
-    NoInputError (no checkpoint, no folder of clips).
+    NoInputError (no checkpoint, no folder of clips), UnavailableError (no job), StorageError (no temporary folder).
     """
     if order.training.spec.suspend:
         raise ConfigError(Problem("spec.suspend", "true: the manifest pauses this training", "write false to run it"))
     require_gpus(plans, found)
+    find_program("ltx2-job", os.environ)
+    _temporary()
     _checkpoint(order)
     _text_encoder(order)
     _clips(order)
@@ -92,10 +97,20 @@ def require_gpus(plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
             continue
         message = f"{plan.gpu_class} needs {need} x {plan.resource_name}, this machine shows {have}"
         remedy = "run it on a cluster, or here with class cpu (tiny models) or another class of `ltx2 gpus`"
+        masks = [f"{name}={os.environ[name]!r}" for name in MASKS if name in os.environ]
+        message += f" ({', '.join(masks)})" if masks else ""
         if have:
             remedy = "set gpu.count or nodes lower, or run it on a cluster"
         other = plan.stage == "cache" and any(plan.gpu_class != one.gpu_class for one in plans)
         raise ConfigError(Problem("spec.cache.gpu.class" if other else "spec.gpu.class", message, remedy))
+
+
+def _temporary() -> None:
+    """Processes of a run get folders of their own there."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise StorageError("no folder for temporary files can be written; set TMPDIR to one that can") from None
 
 
 def _checkpoint(order: Order) -> None:

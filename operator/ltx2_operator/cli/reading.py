@@ -1,5 +1,6 @@
 """A file for those who only look: `ltx2 check` and `ltx2 estimate` read what a run would refuse, and say why."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def readable(path: Path, workspace: Path, *, estimating: bool = False) -> tuple[
         if estimating:
             body, moved = _datasets_beside(body, path, workspace)
             notes += moved
-        resolved = resolve(body, workspace=workspace)
+        resolved = resolve(body, environ=os.environ, workspace=workspace)
         made = {
             "apiVersion": API_VERSION,
             "kind": KIND,

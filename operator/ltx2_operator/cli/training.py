@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,11 +55,11 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
     order = inputs.choose(order, found)
     plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
     cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
+    preflight.require(order, (cache_plan, plan), found)
     have = host_memory()
     if have is not None:
         host.require(order.training.spec, order.resolved, (cache_plan, plan), have, order.model)
-    preflight.require(order, (cache_plan, plan), found)
-    with local.locked(folder.root):
+    with _nothing_left(folder.root), local.locked(folder.root):
         state = local.load_state(folder.root)
         settings = replace(Settings(), metrics_port=free_port())
         if state is not None:
@@ -70,6 +70,7 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
             order.workspace.root, as_machine(found, os.environ), local.secret_source(os.environ, secrets), _now
         )
         walk = local.LocalRun(obj, folder.root, jobs, settings, local.Interrupts(), _tell, order.model)
+        walk.save()  # a volume that cannot be written is noticed before anything is said
         for line in plan_lines(order, plan, cache_plan, settings.metrics_port):
             _say(line)
         with walk.interrupts.listen():
@@ -79,6 +80,21 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
                 jobs.close()
                 walk.save()
     return _end(order, walk.status, code, command, file)
+
+
+@contextlib.contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Around the making of a run's folder: one that was made here and that holds nothing yet goes with a failure."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if made and [path.name for path in folder.glob("*")] == [local.LOCK_FILE]:
+            (folder / local.LOCK_FILE).unlink()
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        raise
 
 
 def finished(folder: RunFolder, digest: str) -> bool:
