@@ -82,20 +82,20 @@ def test_rows_say_what_the_sizing_says(here, capfd):
     """Mutation caught: a row of another class, stage or plan than what `ltx2 run` would take."""
     path = manifest(here, train_batch_size=2)
     rows = groups(lines_of(capfd, path))
-    for name, line in rows[FITS].items():
-        words = line.lstrip("* ").split()
-        order, _ = readable(here / path, here)
-        plan = sizing.size(order.training.spec, order.resolved, gpus.find(name))
-        cached = sizing.size(order.training.spec, order.resolved, gpus.find(name), stage="cache")
+    order, _ = readable(here / path, here)
+    asked = (order.training.spec, order.resolved)
+    for state, name, line in ((kind, *row) for kind in (FITS, LATER) for row in rows[kind].items()):
+        words, cls = line.lstrip("*~ ").split(), gpus.find(name)
+        plan = sizing.size(*asked, cls) if state == FITS else sizing.predict(*asked, cls)
+        cached = sizing.size(*asked, cls, stage="cache")
         assert words[2:4] == [plan.memory, f"{plan.predicted_peak_bytes / 2**30:.1f}G"]
         if name != "cpu":
             each = float(plan.predicted_seconds_per_step)
             assert words[4] == f"{each:.3g}"
             assert float(words[5]) == pytest.approx(each * 1000 / 3600, rel=0.1)
-        assert words[6:8] == [
-            f"{max(plan.memory_bytes, cached.memory_bytes) / 2**30:.0f}G",
-            f"{plan.volume_bytes / 2**30:.0f}G",
-        ]
+        host = max(plan.memory_bytes, cached.memory_bytes)
+        assert words[6:8] == [f"{host / 2**30:.0f}G", f"{plan.volume_bytes / 2**30:.0f}G"]
+        assert line.endswith("on the GPU") == (cached.cache_memory == "device" and name != "cpu")
 
 
 def test_what_fits_nothing_says_how_much_it_would_need(here, capfd):

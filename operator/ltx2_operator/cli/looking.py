@@ -29,8 +29,8 @@ def gpus(args: Namespace) -> int:
         rows.append((entry.name, entry.vendor, memory, *able, *rates, entry.flavour, label))
     for line in table(rows):
         print(line)
-    labels = " or ".join(table_of.PRODUCT_LABELS.values())
-    print(f"\nNODE LABEL: the first value of {labels} that names the class; TFLOPS: dense bf16, by the data sheet")
+    print("\nTFLOPS: dense bf16, by the data sheet. NODE LABEL: the first value that names the class, of")
+    print(" or ".join(table_of.PRODUCT_LABELS.values()))
     found = detect()
     print(f"this machine: {'no GPU' if not found else ''}")
     for gpu in found:
