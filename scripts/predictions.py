@@ -4,6 +4,7 @@ scripts/generate.py calls this (`make generate`); a test holds the files against
 functions that plan a run.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def with_comment(text: str, lines: list[str]) -> str:
 def tables() -> dict[str, str]:
     """The generated tables by the name of their markers."""
     return {
-        "measured": _markdown(("what", "measured", "ours", "ours is"), [*_ours(), *_experiments()]),
+        "measured": _markdown(("what", "measured", "ours", "ours is"), [*_ours(), *_cache(), *_experiments()]),
         "guide": _markdown(("what the guide says", "its figure", "ours", "ours is"), list(_guide())),
         "cards": _markdown(("file", "runs now", "plan", "peak", "s/step", "hours", "host", "volume"), list(_files())),
     }
@@ -110,6 +111,19 @@ def _ours() -> Iterator[tuple[str, ...]]:
         what = f"ours, H200: {name}, {batch} x {frames} x {height} x {width}, in use"
         kind = "fitted to it" if row["use"] == "fitted" else "predicted, checked"
         yield what, f"{row['allocated'] / GIB:.1f} GiB", f"{estimate.allocated(terms) / GIB:.1f} GiB", kind
+
+
+def _cache() -> Iterator[tuple[str, ...]]:
+    """What the VAE and the text encoder were measured to need, in benchmarks/results/cache_memory.log."""
+    for row in map(json.loads, (ROOT / "benchmarks" / "results" / "cache_memory.log").read_text().splitlines()):
+        if "sound" in row["what"]:
+            continue
+        size = f"{row['frames']} x {row['height']} x {row['width']}" if "pixels" in row else f"{row['tokens']} tokens"
+        clip = estimate.shape(row.get("width", 32), row.get("height", 32), row.get("frames", 1))
+        passes = estimate.cache_passes(estimate.known_model("2.0"), clip, form="bf16")
+        ours = estimate.allocated(passes["text" if row["what"] == "caption" else "video"])
+        what = f"ours, H100: {row['what']} {size}, in use"
+        yield what, f"{row['allocated'] / GIB:.1f} GiB", f"{ours / GIB:.1f} GiB", "fitted to it"
 
 
 def _experiments() -> Iterator[tuple[str, ...]]:
