@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
@@ -139,11 +139,21 @@ def _tiny(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="seed of the weights (0)")
 
 
+def _sub(what: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """A verb below a verb."""
+    parser: argparse.ArgumentParser = what.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    return parser
+
+
 def _config(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="reference|check", required=True, parser_class=Parser)
-    what.add_parser("reference", help="every key with its default and meaning, as Markdown")
-    check = what.add_parser("check", help="resolve a configuration and print corrections and mistakes")
-    _configuration(check)
+    text = "every key with its default and meaning, as Markdown"
+    _sub(what, "reference", text, "ltx2-job config reference > keys.md")
+    text = "resolve a configuration and print corrections and mistakes"
+    _configuration(_sub(what, "check", text, "ltx2-job config check config/config.json"))
 
 
 def _configuration(parser: argparse.ArgumentParser) -> None:
@@ -155,8 +165,9 @@ def _configuration(parser: argparse.ArgumentParser) -> None:
 
 def _store(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="ls|gc", required=True, parser_class=Parser)
-    listing = what.add_parser("ls", help="items and bytes by kind")
-    free = what.add_parser("gc", help="remove items that no run's index refers to")
+    listing = _sub(what, "ls", "items and bytes by kind", "ltx2-job store ls --workspace /data")
+    text = "remove items that no run's index refers to"
+    free = _sub(what, "gc", text, "ltx2-job store gc --dry-run --workspace /data")
     free.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     for one in (listing, free):
         _workspace(one)

@@ -185,7 +185,7 @@ def test_two_runs_get_two_ports(here):
         (
             {"train": {"exit": 77}},
             77,
-            "fox has failed (attempt 1): exit code 77, gated model or bad token: the stand-in left with 77",
+            "fox has failed (attempt 1): exit code 77, gated model or bad token\n",
         ),
         ({"train": {"exit": 80}}, 80, "no smaller memory plan is left"),
     ],

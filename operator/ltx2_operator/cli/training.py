@@ -136,13 +136,21 @@ def _end(order: inputs.Order, status: Mapping[str, Any], code: int, command: str
         step = newest_step(order.folder)
         _say(f"{name} is paused" + (f" at step {step}" if step else "") + f"; the same command goes on: {command}")
     elif code == exitcodes.NO_INPUT:
-        _warn(f"{name} waits for data: {local.failure_sentence(status)}; then the same command goes on: {command}")
+        _warn(f"{name} waits for data: {_why(status, code)}; then the same command goes on: {command}")
     else:
         attempt = status.get("attempt", 0)
-        _warn(f"{name} has failed (attempt {attempt}): {local.failure_sentence(status)}")
+        _warn(f"{name} has failed (attempt {attempt}): {_why(status, code)}")
         if attempt:
             _warn(f"log: {order.folder.log}; after its cause is gone, the same command tries again: {command}")
     return code
+
+
+def _why(status: Mapping[str, Any], code: int) -> str:
+    """Why it ended; what the job has said on this very terminal, a line above, is not said again."""
+    row, sentence = exitcodes.lookup(code), local.failure_sentence(status)
+    known = f"exit code {code}, {row.meaning}"
+    ours = row.action is exitcodes.Action.LOWER_MEMORY_PLAN  # then the rest is about the plans, not of the job
+    return known if sentence.startswith(f"{known}: ") and not ours else sentence
 
 
 def _summary(order: inputs.Order, status: Mapping[str, Any], file: str | None) -> None:
