@@ -51,7 +51,8 @@ def test_its_program_is_known(command: Command) -> None:
 @pytest.mark.parametrize("command", RUN, ids=name)
 def test_it_runs(command: Command, outcomes: dict[Command, Ran]) -> None:
     ran = outcomes[command]
-    assert ran.code == 0, f"{command.where}: {command.text}\nexit code {ran.code}\n{ran.output}"
+    good = (0, 78) if command.text == "ltx2 doctor" else (0,)  # it may find something to fix on this machine
+    assert ran.code in good, f"{command.where}: {command.text}\nexit code {ran.code}\n{ran.output}"
 
 
 @pytest.mark.slow

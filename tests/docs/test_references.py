@@ -79,7 +79,7 @@ def test_a_command_named_in_the_text_exists(where: str, code: str) -> None:
 
 @EVERY_PAGE
 def test_its_json_and_yaml_can_be_read(page: Path) -> None:
-    """A manifest in a page is also one that would be accepted."""
+    """A manifest or a list of datasets in a page is also one that would be accepted."""
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
         if block.language == "json":
@@ -87,7 +87,9 @@ def test_its_json_and_yaml_can_be_read(page: Path) -> None:
         if block.language == "yaml":
             for body in yaml.safe_load_all("\n".join(block.lines)):
                 assert body, where
-                if body.get("kind") == "LTX2Training":
+                if isinstance(body, list):
+                    resolve({}, body).require_supported()
+                elif body.get("kind") == "LTX2Training":
                     spec = parse(body).spec
                     assert not not_supported_yet(spec), where
                     resolve(spec.config or {}, spec.datasets, workspace=ROOT).require_supported()
