@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from docpages import PORTUGUESE, ROOT, commands, headings
-from ltx2_job.config import AudioOptions, DatasetConfig, TrainingConfig, VideoOptions, resolve
+from ltx2_job.config import DatasetConfig, TrainingConfig, resolve
+from ltx2_job.config.layers import AUDIO, VIDEO
 from ltx2_job.errors import ConfigError
 
 ENGLISH_PAGE, PORTUGUESE_PAGE = ROOT / "docs" / "from-the-guide.md", ROOT / "docs" / "from-the-guide.pt.md"
@@ -210,8 +211,8 @@ def test_a_claim_about_a_key_is_what_the_program_does(row: Row) -> None:
     if dataset["dataset_type"] == "text_embeds":
         dataset.pop("instance_data_dir")
     datasets = [dataset] if dataset["dataset_type"] == "video" else [{"id": "a", **BASE}, dataset]
-    assert set(dataset.get("video", {})) <= set(VideoOptions.model_fields)
-    assert set(dataset.get("audio", {})) <= set(AudioOptions.model_fields)
+    assert set(dataset.get("video", {})) <= VIDEO.known()
+    assert set(dataset.get("audio", {})) <= AUDIO.known()
     assert outcome(config, datasets) == row.state, row
 
 
