@@ -14,9 +14,9 @@ import yaml
 from http_stand_in import serve
 from ltx2_job import cgroup
 from ltx2_job.facts import facts
-from ltx2_operator import machine
-from ltx2_operator.cli import main
-from ltx2_operator.doctor import host, installed
+from ltx2_operator import fields, machine
+from ltx2_operator.cli import INSTALLED_WITH_IT, main
+from ltx2_operator.doctor import cluster, host, installed
 from ltx2_operator.doctor.cluster import ask_cluster
 from ltx2_operator.doctor.finding import Finding, within
 from ltx2_operator.doctor.hub import ask_hub
@@ -145,7 +145,13 @@ def api_server(allowed=True):
         "metadata": {"name": "ltx2trainings.ltx2.dev"},
         "spec": {"group": "ltx2.dev", "scope": "Namespaced", "names": names, "versions": [one]},
     }
-    nodes = [node("NVIDIA-H200", 8), node("NVIDIA-H200", 4), node("NVIDIA-L40S", 2), node("Tesla-V100-SXM2-32GB", 4)]
+    nodes = [
+        node("NVIDIA-H200", 8),
+        node("NVIDIA-H200", 4),
+        node("NVIDIA-L40S", 2),
+        node("Tesla-V100-SXM2-32GB", 4),
+        node("Quadro-P6000", 1),
+    ]
     return {
         "GET /version": (200, version),
         "GET /version/": (200, version),
@@ -161,7 +167,7 @@ def test_a_cluster_that_is_ready_says_version_rights_definition_and_gpus(tmp_pat
     assert lines(found) == [("ok", "cluster")] * 4
     text = "\n".join(map(str, found))
     assert "v1.36.2, namespace video" in text and "v1alpha1" in text and SECRET not in text
-    assert "GPUs of 4 nodes: 12 x h200, 2 x l40s; in no class: Tesla-V100-SXM2-32GB" in text
+    assert "GPUs of 5 nodes: 12 x h200, 2 x l40s; of no use here: Quadro-P6000, Tesla-V100-SXM2-32GB" in text
     asked = next(body for what, _, body in server.asked if what == REVIEW)["spec"]["resourceAttributes"]
     assert asked == {"group": "ltx2.dev", "resource": "ltx2trainings", "verb": "create", "namespace": "video"}
 
@@ -281,10 +287,13 @@ def test_torch_is_held_against_driver_and_gpus(tmp_path, monkeypatch, torch, dri
 
 def test_a_card_that_the_table_does_not_hold_is_a_note_that_names_neighbours(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "KFD", tmp_path / "none")
-    program(tmp_path, "nvidia-smi", "print('0, Tesla V100, 32768')")
+    program(tmp_path, "nvidia-smi", "print('0, Quadro P6000, 24576')")
     monkeypatch.setenv("PATH", str(tmp_path))
     found = host.gpu(Facts(), {"PATH": str(tmp_path)})
-    assert lines(found) == [("note", "gpu")] and "h200 has 143771 MiB" in found[0].remedy
+    assert lines(found) == [("note", "gpu")] and "name the nearest that is not larger: rtx-" in found[0].remedy
+    program(tmp_path, "nvidia-smi", "print('0, Tesla V100-SXM2-32GB, 32768')")
+    found = host.gpu(Facts(), {"PATH": str(tmp_path)})
+    assert lines(found) == [("note", "gpu")] and "v100" in found[0].message
 
 
 def test_the_disk_is_judged_by_what_it_is_and_what_is_free(tmp_path, monkeypatch):
@@ -360,6 +369,31 @@ def test_the_verb_says_every_finding_and_its_exit_code_whether_something_is_to_b
     assert json.loads(capsys.readouterr().out)[-1] == {
         "area": "shm", "status": "fix", "message": "small", "remedy": "grow it"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "code", "words"),
+    [
+        ("doctor", 78, "fix   ltx2      packaging is not installed; pip install ltx2-operator"),
+        ("check training.yaml", 78, "is not installed; pip install ltx2-operator, then ltx2 doctor"),
+    ],
+)
+def test_an_installation_without_its_packages_is_named_and_doctor_still_works(tmp_path, verb, code, words):
+    # Catches a doctor that needs what it shall find missing.
+    hide = f"import sys; sys.modules.update(dict.fromkeys({sorted(INSTALLED_WITH_IT)!r}))"
+    program = f"{hide}; from ltx2_operator.cli import main; sys.exit(main({verb.split()!r}))"
+    environ = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HOME": str(tmp_path), "KUBECONFIG": os.devnull}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert words in done.stdout + done.stderr
+    if verb == "doctor":
+        assert "fix   cluster   yaml is not installed" in done.stdout and "ok    disk" in done.stdout
+
+
+def test_the_names_that_the_doctor_repeats_are_those_of_the_resource():
+    assert (cluster.GROUP, cluster.PLURAL) == (fields.GROUP, fields.PLURAL)
 
 
 def test_a_machine_that_has_nothing_is_told_so_and_nothing_is_left_there(tmp_path):

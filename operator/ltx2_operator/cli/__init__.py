@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from ltx2_job.errors import JobError, UsageError
-from ltx2_job.exitcodes import STORAGE
+from ltx2_job.exitcodes import CONFIG, STORAGE
 from ltx2_job.streams import open_streams
 from ltx2_job.workspace import require_folder
 
@@ -52,6 +52,11 @@ PASSED_THROUGH: Final = {
     "generate": ("generate", "make a video from a prompt"),
     "inspect": ("inspect", "say what a .safetensors file holds"),
 }
+
+# What the base install brings: where one of them is missing, the installation is broken, not the program.
+INSTALLED_WITH_IT: Final = frozenset(
+    {"kubernetes", "packaging", "prometheus_client", "pydantic", "pydantic_settings", "rich", "yaml"}
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -156,6 +161,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JobError as error:
         print(f"ltx2: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in INSTALLED_WITH_IT:
+            raise
+        print(f"ltx2: {error.name} is not installed; pip install ltx2-operator, then ltx2 doctor", file=sys.stderr)
+        return CONFIG
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has seen enough
         return 0

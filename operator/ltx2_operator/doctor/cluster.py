@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from ltx2_operator import gpus
 from ltx2_operator.doctor.finding import ANSWER_SECONDS, AREA_SECONDS, Finding, within
-from ltx2_operator.fields import GROUP, PLURAL
+from ltx2_operator.doctor.installed import BASE
 
+GROUP: Final = "ltx2.dev"  # as in fields.py, which needs pydantic: this has to work where something is missing
+PLURAL: Final = "ltx2trainings"
 NO_CLUSTER: Final = "`ltx2 run` needs no cluster"
 TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -28,9 +30,12 @@ def ask_cluster(environ: Mapping[str, str]) -> list[Finding]:
 
 
 def _ask(kubeconfig: str | None) -> list[Finding]:
-    import yaml
-    from kubernetes import client, config
-    from urllib3.exceptions import HTTPError
+    try:
+        import yaml
+        from kubernetes import client, config
+        from urllib3.exceptions import HTTPError
+    except ModuleNotFoundError as error:
+        return [Finding("cluster", "fix", f"{error.name} is not installed", BASE)]
 
     settings = client.Configuration()
     try:
@@ -104,14 +109,14 @@ def _nodes(client: Any, api: Any, namespace: str) -> Finding:
     others: set[str] = set()
     for node in nodes:
         body = {"metadata": {"labels": node.metadata.labels}, "status": {"allocatable": node.status.allocatable}}
-        offered = [(cls.name, cls.on(body)) for cls in gpus.CLASSES if cls.on(body)]
+        offered = [(cls.name, cls.on(body)) for cls in gpus.CLASSES if cls.on(body) and gpus.refusal(cls) is None]
         counts.update(dict(offered))
         has = body["status"]["allocatable"] or {}
         if not offered and any(int(has.get(key, 0)) for key in (gpus.NVIDIA_RESOURCE, gpus.AMD_RESOURCE)):
             labels = node.metadata.labels or {}
             others.add(labels.get(gpus.NVIDIA_PRODUCT) or labels.get(gpus.AMD_PRODUCT) or "without a product label")
     words = ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()))
-    unknown = f"; in no class: {', '.join(sorted(others))}" if others else ""
+    unknown = f"; of no use here: {', '.join(sorted(others))}" if others else ""
     if counts:
         return Finding("cluster", "ok", f"GPUs of {len(nodes)} nodes: {words}{unknown}")
     remedy = "install the vendor's device plugin and feature discovery, or use a cluster with GPUs"

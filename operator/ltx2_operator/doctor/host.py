@@ -12,7 +12,7 @@ from typing import Final
 from ltx2_job import cgroup, estimate
 from ltx2_job.errors import ConfigError
 from ltx2_job.estimate import GIB
-from ltx2_operator import machine
+from ltx2_operator import gpus, machine
 from ltx2_operator.doctor.finding import Finding
 from ltx2_operator.doctor.installed import INSTALL, Facts
 from ltx2_operator.machine import QUERY_SECONDS, LocalGpu
@@ -46,6 +46,10 @@ def _classes(found: list[LocalGpu]) -> list[Finding]:
         group = [one for one in found if one.product == product]
         known = group[0].gpu_class
         what = f"{len(group)} x {product}, {group[0].memory_mib} MiB"
+        refused = gpus.refusal(known) if known is not None else None
+        if refused is not None:
+            lines.append(Finding("gpu", "note", f"{what}: {refused.message}", refused.remedy))
+            continue
         if known is not None:
             lines.append(Finding("gpu", "ok", f"{what}: class {known.name}"))
             continue

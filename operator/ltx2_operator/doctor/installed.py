@@ -7,17 +7,18 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Final
-
-from packaging.requirements import Requirement
-from packaging.version import Version
+from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job.errors import UnavailableError
 from ltx2_operator.doctor.finding import Finding
 from ltx2_operator.processes import find_program
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 DISTRIBUTION: Final = "ltx2-operator"
 FACTS_SECONDS: Final = 90.0  # importing torch from a cold disk
+BASE: Final = "pip install ltx2-operator, or pip install . in its folder"
 INSTALL: Final = "pip install 'ltx2-operator[job]' (docs/install.md has the index for each GPU)"
 CODECS: Final = ("h264", "aac")  # what sample clips are written with, and most clips are
 
@@ -60,15 +61,19 @@ def versions(facts: Facts, requires: Sequence[str] | None = None) -> list[Findin
     requires: the ranges, None for those of the installed package.
     """
     found = [Finding("python", "ok", platform.python_version())]
+    try:  # here and not above: this is what has to work where something is missing
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:
+        return [*found, Finding("ltx2", "fix", "packaging is not installed", BASE)]
     try:
         own = metadata.version(DISTRIBUTION)
         ranges = list(metadata.requires(DISTRIBUTION) or []) if requires is None else list(requires)
     except metadata.PackageNotFoundError:
-        return [*found, Finding("ltx2", "fix", f"{DISTRIBUTION} is not installed as a package", "pip install .")]
+        return [*found, Finding("ltx2", "fix", f"{DISTRIBUTION} is not installed as a package", BASE)]
     found.append(Finding("ltx2", "ok", f"{DISTRIBUTION} {own}"))
     needed = [Requirement(text) for text in ranges]
     base = [one for one in needed if one.marker is None]
-    found += _ranges(base, {one.name: _installed(one.name) for one in base}, "ltx2", "pip install ltx2-operator")
+    found += _ranges(base, {one.name: _installed(one.name) for one in base}, "ltx2", BASE)
     if facts.page:
         extra = [one for one in needed if one.marker is not None and one.marker.evaluate({"extra": "job"})]
         there = {str(name): str(version) for name, version in (facts.page.get("packages") or {}).items()}
@@ -76,8 +81,10 @@ def versions(facts: Facts, requires: Sequence[str] | None = None) -> list[Findin
     return found
 
 
-def _ranges(needed: Sequence[Requirement], there: Mapping[str, str | None], area: str, remedy: str) -> list[Finding]:
+def _ranges(needed: Sequence["Requirement"], there: Mapping[str, str | None], area: str, remedy: str) -> list[Finding]:
     """One ok line for all that fit, one fix line for each that does not."""
+    from packaging.version import Version
+
     fitting, wrong = [], []
     for one in needed:
         version = there[one.name]
