@@ -178,8 +178,10 @@ class Picture:
         source, matrix = self.frame, matrix_of(self.frame)
         full = source.color_range == ColorRange.JPEG or source.format.name.startswith("yuvj")
         alpha = any(component.is_alpha for component in source.format.components)
+        # From more than 8 bits in full range libswscale's 8-bit output is half a step too bright; its 16 bits are not.
+        wide = full and any(component.bits > 8 for component in source.format.components)
         pixels = source.reformat(
-            format="rgba" if alpha else "rgb24",
+            format=("rgba64le" if wide else "rgba") if alpha else ("rgb48le" if wide else "rgb24"),
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
@@ -187,6 +189,8 @@ class Picture:
             interpolation=_SCALER,
             threads=1,
         ).to_ndarray()
+        if wide:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
         if not alpha:
             return pixels
         weighted = pixels[..., :3] * pixels[..., 3:].astype(np.uint16)
