@@ -1,9 +1,9 @@
 """How long a person waits for a command: `python benchmarks/startup.py [RUNS]` (5).
 
-Runs each command RUNS times as a whole process, the first one not counted (it fills the page cache), prints a table
+Runs each command RUNS times as a whole process, after one that is not counted (it fills the page cache), prints a table
 beside the limits, with the processor time of the command and its children (which other work on the machine changes
 little), and writes benchmarks/results/startup.json and startup.md. `make demo` and the check of an up-to-date
-cache of 1,000 clips (benchmarks/cache_check.py) run three times. Ends with 1 if a median is above its limit.
+cache of 1,000 clips (benchmarks/cache_check.py) run at most three times. Ends with 1 if a median is above its limit.
 """
 
 import json
@@ -85,9 +85,10 @@ def processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(once: Callable[[], float], runs: int) -> dict[str, float]:
-    """{median, min, max} of the runs after one that is not counted, and the least processor time of one."""
-    once()
+def measure(once: Callable[[], float], runs: int, warm: bool = True) -> dict[str, float]:
+    """{median, min, max} of the runs, and the least processor time of one; `warm`: after one that is not counted."""
+    if warm:
+        once()
     seconds, computed = [], []
     for _ in range(runs):
         before = processor()
@@ -97,41 +98,45 @@ def measure(once: Callable[[], float], runs: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def table(result: dict) -> list[str]:
-    """The result as Markdown."""
-    lines = ["| command | limit, s | median, s | min | max | processor, s |", "|---|---|---|---|---|---|"]
-    for name, row in result["seconds"].items():
-        limit = f"{LIMITS[name]:g}" if LIMITS[name] is not None else "-"
-        over = " **above**" if LIMITS[name] is not None and row["median"] > LIMITS[name] else ""
-        cells = [f"{row['median']:.2f}{over}", *(f"{row[key]:.2f}" for key in ("min", "max", "cpu"))]
-        lines.append(f"| `{name}` | {limit} | {' | '.join(cells)} |")
-    return lines
+def row(name: str, figures: dict[str, float]) -> str:
+    """One line of the table."""
+    limit = LIMITS[name]
+    over = " **above**" if limit is not None and figures["median"] > limit else ""
+    cells = [f"{figures['median']:.2f}{over}", *(f"{figures[key]:.2f}" for key in ("min", "max", "cpu"))]
+    return f"| `{name}` | {f'{limit:g}' if limit is not None else '-'} | {' | '.join(cells)} |"
 
 
 def main() -> int:
     """Measure, print and write."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        empty = scratch / "empty"
+    few, load = min(runs, 3), [round(os.getloadavg()[0], 2)]
+    seconds: dict[str, dict[str, float]] = {}
+    lines = ["| command | limit, s | median, s | min | max | processor, s |", "|---|---|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+
+    def note(name: str, once: Callable[[], float], runs: int, warm: bool = True) -> None:
+        seconds[name] = measure(once, runs, warm)
+        lines.append(row(name, seconds[name]))
+        load.append(round(os.getloadavg()[0], 2))
+        print(lines[-1], flush=True)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        empty, cached = Path(scratch) / "empty", Path(scratch) / "cache"
         empty.mkdir()
-        seconds = {text: measure(command(text, empty), runs) for text in COMMANDS}
-        (scratch / "cache").mkdir()
-        seconds[CACHE] = measure(cache(scratch / "cache"), min(runs, 3))
-        seconds[DEMO] = measure(demo(scratch), min(runs, 3))
+        cached.mkdir()
+        for text in COMMANDS:
+            note(text, command(text, empty), runs)
+        note(CACHE, cache(cached), few)
+        note(DEMO, demo(Path(scratch)), few, warm=False)
     result = {
         "seconds": seconds, "limits": LIMITS, "runs": runs, "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
+        "python": platform.python_version(), "load": {"least": min(load), "most": max(load)},
     }  # fmt: skip
-    lines = table(result)
-    print("\n".join(lines))
     (RESULTS / "startup.json").write_text(json.dumps(result, indent=2) + "\n")
     head = (
         "# How long a person waits\n\n"
         f"`python benchmarks/startup.py {runs}`: whole processes on {result['cores']} cores, Python "
-        f"{result['python']}, load average {result['load']['before']} before and {result['load']['after']} after.\n\n"
+        f"{result['python']}, load average between {min(load)} and {max(load)}.\n\n"
     )
     (RESULTS / "startup.md").write_text(head + "\n".join(lines) + "\n")
     return int(any(limit is not None and seconds[name]["median"] > limit for name, limit in LIMITS.items()))
