@@ -130,11 +130,20 @@ def test_a_wrong_manifest_is_one_line_and_leaves_nothing(here, capfd, monkeypatc
     ],
 )
 def test_a_wrong_document_beside_or_in_place_of_it_is_one_line(here, capfd, body, code, words):
-    # The lock of a rendered run's folder is all that may be left of it.
-    (here / "runs/fox-train-1").mkdir(parents=True)
-    (here / "runs/fox-train-1/training.lock").touch()
     others = "" if body["kind"] == "Job" else "---\n" + json.dumps(MANIFEST)
     refused(here, capfd, f"---\n{json.dumps(body)}\n{others}", code, words)
+
+
+def test_a_mistake_in_the_second_job_is_found_before_the_first_is_run(here, capfd):
+    second = {**JOB, "metadata": {"name": "fox-train-2", "labels": {"ltx2.dev/training": "fox"}}, "spec": {}}
+    first = {**JOB, "metadata": {"name": "fox-train-1", "labels": {"ltx2.dev/training": "fox"}}}
+    refused(here, capfd, f"---\n{json.dumps(first)}\n---\n{json.dumps(second)}\n", 64, "spec.template: it is missing")
+
+
+def test_a_rendered_job_whose_program_is_not_here_leaves_nothing(here, capfd):
+    job = json.loads(json.dumps(JOB))
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["no-such-program"]
+    refused(here, capfd, json.dumps(job), 69, "no-such-program is neither on PATH nor in")
 
 
 def test_a_folder_that_cannot_be_written_is_73_and_one_line(here, capfd):

@@ -19,6 +19,7 @@ from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
 from ltx2_operator.machine import as_machine, detect, free_port, host_memory
 from ltx2_operator.pods import Settings
+from ltx2_operator.processes import check_job
 from ltx2_operator.standin import LocalJobs
 
 # What the job itself does not say on the terminal.
@@ -107,6 +108,9 @@ def finished(folder: RunFolder, digest: str) -> bool:
 
 def _rendered(documents: list[manifest.Document], workspace: Path, secrets: dict[str, dict[str, str]]) -> int:
     """Run rendered Jobs as they stand: what is changed in the file changes the run."""
+    for document in documents:  # all of them, before the first is run
+        if document.kind == "Job":
+            check_job(document.body)
     names = {_run_name(document.body) for document in documents if document.kind == "Job"}
     if len(names) != 1:
         raise UsageError(
@@ -115,7 +119,7 @@ def _rendered(documents: list[manifest.Document], workspace: Path, secrets: dict
     interrupts = local.Interrupts()
     jobs = LocalJobs(workspace, as_machine(detect(), os.environ), local.secret_source(os.environ, secrets), _now)
     folder = workspace / "runs" / names.pop()
-    with local.locked(folder), interrupts.listen():
+    with _nothing_left(folder), local.locked(folder), interrupts.listen():
         try:
             return local.run_rendered([document.body for document in documents], jobs, interrupts)
         finally:
