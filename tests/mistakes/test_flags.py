@@ -27,6 +27,9 @@ MISTAKES = [
     # ---- ltx2's own flags
     flags("no file", "run", "FILE", "ltx2 run --help"),
     flags("two files", "run training.yaml other.yaml", "other.yaml: not known to `ltx2 run`", "one FILE"),
+    flags("a file for a verb that takes none", "gpus training.yaml", "training.yaml: not known to `ltx2 gpus`", "takes no FILE"),
+    flags("two files to write", "configure a.yaml b.yaml --yes", "b.yaml: not known to `ltx2 configure`", "takes one FILE"),
+    flags("a flag of configure misspelt", "configure --ys", "--ys: not known", "did you mean --yes?"),
     flags("a flag misspelt", "run training.yaml --workspce .", "--workspce", "did you mean --workspace?"),
     flags("a flag cut short", "run training.yaml --work .", "--work: not known", "did you mean --workspace?"),
     flags("a flag without its value", "run training.yaml --workspace", "--workspace", "expected one argument", "ltx2 run --help"),

@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def verb(name: str, example: str) -> argparse.ArgumentParser:
         text = VERBS[name][1]
-        return verbs.add_parser(
+        made: argparse.ArgumentParser = verbs.add_parser(
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
@@ -93,6 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        made.set_defaults(parser=made)
+        return made
 
     run = verb("run", "ltx2 run training.yaml")
     run.add_argument("file", type=Path, metavar="FILE", help="an LTX2Training, or the output of `ltx2 render`")
@@ -115,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser_.add_argument("file", type=Path, metavar="FILE", help=text)
     estimate.add_argument("--class", dest="gpu_class", metavar="NAME", help="all terms of one GPU class of `ltx2 gpus`")
-    gpus = verb("gpus", "ltx2 gpus")
+    verb("gpus", "ltx2 gpus")
     doctor = verb("doctor", "ltx2 doctor --workspace /data")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.epilog = f"{doctor.epilog}\n\nexit code: 0 if nothing is to be fixed, else 78"
@@ -131,8 +133,6 @@ def build_parser() -> argparse.ArgumentParser:
     for one in (run, train, render, estimate, check, doctor, ls, configure):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
-    for one in (run, train, render, estimate, check, gpus, doctor, ls):
-        one.set_defaults(parser=one)
     return parser
 
 
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"{name}: no such verb; " + (f"did you mean {near[0]}?" if near else "see `ltx2 --help`"))
         args, rest = build_parser().parse_known_args(arguments)
         if rest and args.verb != "train":
-            raise UsageError(_unknown(rest[0], args.verb, args.parser))
+            raise UsageError(_unknown(rest[0], args))
         args.flags = rest
         if "workspace" in args and args.verb != "doctor":
             require_folder("--workspace", args.workspace)
@@ -177,13 +177,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STORAGE
 
 
-def _unknown(word: str, verb: str, parser: Parser) -> str:
+def _unknown(word: str, args: argparse.Namespace) -> str:
     """What to say of a word that a verb does not take."""
+    command = f"ltx2 {args.verb}"
     if not word.startswith("-"):
-        return f"{word}: not known to `ltx2 {verb}`, which takes one FILE; see `ltx2 {verb} --help`"
-    near = difflib.get_close_matches(word.partition("=")[0], parser.flags, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"see `ltx2 {verb} --help`"
-    return f"{word}: not known to `ltx2 {verb}`; {hint}"
+        many = "one" if "file" in args else "no"
+        return f"{word}: not known to `{command}`, which takes {many} FILE; see `{command} --help`"
+    near = difflib.get_close_matches(word.partition("=")[0], args.parser.flags, n=1, cutoff=0.6)
+    return f"{word}: not known to `{command}`; " + (f"did you mean {near[0]}?" if near else f"see `{command} --help`")
 
 
 def _remedy(error: OSError) -> str:
