@@ -44,7 +44,7 @@ MISTAKES = [
     dataset("an empty list", 78, "datasets", "no enabled dataset", "add an entry", change=write("[]", FILE)),
     dataset("a word in the list", 78, "datasets[0]", "must be an object, not 'clips'", "{id:", change=write('["clips"]', FILE)),
     # ---- the entry
-    dataset("no id", 78, "datasets[0].id", "is required", new='"repeats": 0'),
+    dataset("no id", 78, "datasets[0].id", "is required", "write it", new='"repeats": 0'),
     dataset("an empty id", 78, "datasets[0].id", "required", new='"id": ""'),
     dataset("an id twice", 78, "datasets[1].id", "'clips' is also the id of datasets[0]", change=write(DATASETS.strip()[:-1] + "," + DATASETS.strip()[1:], FILE)),
     dataset("a type that does not exist", 78, "datasets[0].dataset_type", "'film'", "write one of", old=KIND, new='"dataset_type": "film"'),

@@ -64,7 +64,7 @@ def _message(item: Any) -> tuple[str, str]:
         limit = context[name]
         return f"{text.format(int(limit) if limit == int(limit) else limit)}, not {value!r}", ""
     if kind == "missing":
-        return "is required", ""
+        return "is required", "write it"
     if kind == "string_too_short":
         return "must not be empty", ""
     message = str(item["msg"])

@@ -74,8 +74,8 @@ def test_another_family_is_refused():
 
 
 def test_a_dataset_needs_an_id_and_a_folder():
-    assert mistakes({}, [{"instance_data_dir": "x"}]) == ["datasets[0].id: is required"]
-    assert mistakes({}, [{"id": "", "instance_data_dir": "x"}]) == ["datasets[0].id: is required"]
+    assert mistakes({}, [{"instance_data_dir": "x"}]) == ["datasets[0].id: is required; write it"]
+    assert mistakes({}, [{"id": "", "instance_data_dir": "x"}]) == ["datasets[0].id: is required; write it"]
     assert mistakes({}, [{"id": "a"}]) == ["datasets[0].instance_data_dir: is required; name the folder of the clips"]
     assert mistakes({}, [{"id": "a", "dataset_type": "eval"}, CLIPS])[0].startswith("datasets[0].instance_data_dir")
 
