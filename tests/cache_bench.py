@@ -191,7 +191,7 @@ class Bench:
         }  # fmt: skip
         self.others: list[dict[str, Any]] = []
         self.resolved: Resolved | None = None  # in place of what config and datasets give
-        self.plan = SimpleNamespace(device="cpu", cache_memory="device", nodes=1, processes=1)
+        self.plan = SimpleNamespace(device="cpu", cache_memory="device", nodes=1, processes=1, cores=None)
         self.reporter = FakeReporter()
         self.stop = FakeStop()
         self.fence = SimpleNamespace(check=lambda: None)
@@ -217,5 +217,5 @@ class Bench:
         """Run the stage with a fresh reporter; the index, and how often each encoder was called this time."""
         self.reporter = FakeReporter()
         before = Counter(self.calls.count)
-        index = cache_stage.run_cache(self.stage(name), lambda: self.workers)
+        index = cache_stage.run_cache(self.stage(name), lambda cores: self.workers)
         return index, self.calls.count - before

@@ -71,6 +71,7 @@ class StagePlan:
     memory: str = "fp32/resident/keep:48"
     cache_memory: str = "device"  # where VAE and text encoder run: "device" or "cpu"
     corrections: tuple[str, ...] = ()  # what was changed of the user's configuration before it was resolved
+    cores: int | None = None  # planned for the pod; None where the plan does not say
 
     @staticmethod
     def read(page: Mapping[str, Any]) -> "StagePlan":
@@ -100,7 +101,9 @@ class StagePlan:
             problems.append(Problem("plan.corrections", f"is {corrections!r}, not a list of texts"))
         if problems:
             raise ConfigError(problems)
-        return replace(StagePlan(*(page[key] for key in kinds)), corrections=tuple(corrections))
+        milli = page.get("cpuMilli")
+        cores = max(1, milli // 1000) if isinstance(milli, int) else None
+        return replace(StagePlan(*(page[key] for key in kinds)), corrections=tuple(corrections), cores=cores)
 
 
 @dataclass

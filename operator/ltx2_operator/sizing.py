@@ -101,9 +101,9 @@ def _train_extra(case: Case, name: str, terms: Terms) -> dict[str, int]:
 
 
 def _cache_extra(case: Case, place: str) -> dict[str, int]:
-    """What the cache stage holds beside its own start: clips decoded ahead, and models where they run on the CPU."""
+    """What the cache stage holds beside its own start: media workers, their clips, and models that run on the CPU."""
     in_host = place == "cpu" or case.cls is CPU
-    extra = {"clips decoded ahead": estimate.decoded_clips(batch_of(case.resolved), "fp32" if in_host else "bf16")}
+    extra = estimate.media_terms(case.cls.device, batch_of(case.resolved), "fp32" if in_host else "bf16")
     return extra | demands.cache_terms(case, "cpu") if in_host else extra
 
 

@@ -139,6 +139,6 @@ def test_the_page_explains_every_term_and_figure_that_is_planned_with() -> None:
         ("activations", "token_bytes_per_width"), ("activations", "text_bytes_per_width"),
         ("activations", "gradient_bytes_per_width"), ("device", "vae_bytes_per_pixel"),
         ("time", "eager_seconds_per_block_pass"), ("time", "quantised_launches"), ("time", "fp8_speedup"),
-        ("time", "matmul_fraction"), ("host", "decoded_ahead"),
+        ("time", "matmul_fraction"),
     ):  # fmt: skip
         assert f"{table[group][name]['value']:g}" in PAGE, (group, name)

@@ -364,8 +364,17 @@ def test_a_gpu_pod_has_room_above_what_was_measured() -> None:
 
 def test_clips_decoded_ahead_count_by_their_pixels() -> None:
     """Eight workers and one more, 3 values of 2 or 4 bytes a pixel."""
-    assert estimate.decoded_clips(LONG, "bf16") == 9 * 121 * 512 * 768 * 3 * 2
-    assert estimate.decoded_clips(LONG, "fp32") == 2 * estimate.decoded_clips(LONG, "bf16")
+    cores = estimate.host("cuda", 1, {}).cpu_milli // 1000
+    gpu, host = estimate.media_terms("cuda", LONG, "bf16"), estimate.media_terms("cuda", LONG, "fp32")
+    assert gpu["clips decoded ahead"] == (cores + 1) * 121 * 512 * 768 * 3 * 2
+    assert host["clips decoded ahead"] == 2 * gpu["clips decoded ahead"]
+
+
+def test_every_planned_core_decodes_within_what_a_worker_was_seen_to_take() -> None:
+    table = (Path(__file__).parents[2] / "benchmarks" / "results" / "worker_memory.md").read_text()
+    seen = max(int(row.split("|")[3]) for row in table.splitlines() if row.startswith("| ") and "frames" in row)
+    assert estimate.media_terms("cuda", LONG, "bf16")["media workers"] >= 6 * seen * 2**20
+    assert estimate.media_terms("cpu", LONG, "fp32")["media workers"] >= seen * 2**20
 
 
 def test_a_cpu_pod_is_small_enough_for_a_laptop() -> None:

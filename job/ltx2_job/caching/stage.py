@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ltx2_job.stage import Stage
 
 
-def run_cache(stage: "Stage", make_workers: Callable[[], Workers] = Workers) -> Index:
+def run_cache(stage: "Stage", make_workers: Callable[[int | None], Workers] = Workers) -> Index:
     """Fill the store for a run and write its index.json and report.json.
 
     Raises NoInputError (no clip, or no checkpoint, is there yet), DataError (no clip can be used; the report says why),
@@ -42,7 +42,10 @@ def run_cache(stage: "Stage", make_workers: Callable[[], Workers] = Workers) -> 
         for store in stores.all:
             store.sweep()
         checkpoint = open_checkpoint(stage)
-        with Memory(memory_path(stage.workspace), stage.reporter.warn) as memory, make_workers() as workers:
+        with (
+            Memory(memory_path(stage.workspace), stage.reporter.warn) as memory,
+            make_workers(stage.plan.cores) as workers,
+        ):
             found = survey(stage, memory, workers)
             work = plan_work(stage, checkpoint, memory, found, stores)
             for line in uneven_rates(list(work.samples)):

@@ -140,10 +140,10 @@ class Survey:
 
 
 class Workers:
-    """Threads with one media worker each."""
+    """Threads with one media worker each: `cores`, where the plan says how many, but at most this machine's and 8."""
 
-    def __init__(self, count: int | None = None, make: Callable[[], Decoder] = Decoder):
-        self.count = count or min(8, len(os.sched_getaffinity(0)))
+    def __init__(self, cores: int | None = None, make: Callable[[], Decoder] = Decoder):
+        self.count = min(8, len(os.sched_getaffinity(0)), cores or 8)
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="media")
         self._free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
         self._all = [make() for _ in range(self.count)]

@@ -25,7 +25,7 @@ that were left out to check. docs/performance.md says the same for users, term b
 """
 
 from ltx2_job.estimate.constants import constants
-from ltx2_job.estimate.host import GIB, Host, decoded_clips, host, round_up, volume_terms, with_spare
+from ltx2_job.estimate.host import GIB, Host, host, media_terms, round_up, volume_terms, with_spare
 from ltx2_job.estimate.memory import (
     OPTIMIZER_BYTES,
     Terms,
@@ -68,12 +68,12 @@ __all__ = [
     "cache_passes",
     "cache_terms",
     "constants",
-    "decoded_clips",
     "forward_flop",
     "host",
     "known_model",
     "latent_area",
     "later_cache_terms",
+    "media_terms",
     "read_model",
     "round_up",
     "shape",

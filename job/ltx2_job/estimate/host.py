@@ -49,9 +49,17 @@ def host(device: Literal["cuda", "cpu"], processes: int, extra: Mapping[str, int
     )
 
 
-def decoded_clips(clip: Shape, form: Form) -> int:
-    """Host bytes of the clips that the cache stage has decoded ahead of the video encoder: 3 values a pixel."""
-    return round(figure("host", "decoded_ahead") * clip.pixels * 3 * activation_bytes(form))
+def media_terms(device: Literal["cuda", "cpu"], clip: Shape, form: Form) -> dict[str, int]:
+    """Host bytes of decoding in the cache stage, by part.
+
+    A media worker for each planned core (caching/survey.py), and the clips decoded ahead of the video encoder, one for
+    each worker and the one being encoded: 3 values a pixel.
+    """
+    workers = host(device, 1, {}).cpu_milli // 1000
+    return {
+        "media workers": workers * round(figure("host", "media_worker_bytes")),
+        "clips decoded ahead": round((workers + 1) * clip.pixels * 3 * activation_bytes(form)),
+    }
 
 
 def volume_terms(model: Model, clip: Shape, *, rank: int, checkpoints: int, downloads: bool) -> dict[str, int]:

@@ -585,6 +585,24 @@ def test_sound_that_ends_before_the_picture_begins_is_no_sound(bench: Bench) -> 
     assert [sample.sounding for sample in index.samples] == [False, True]
 
 
+def test_a_media_worker_for_each_planned_core(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.clip("a")
+    made: list[int | None] = []
+
+    def make(cores: int | None) -> Workers:
+        made.append(cores)
+        return bench.workers
+
+    for cores in (3, None):
+        bench.plan.cores = cores
+        run_cache(bench.stage(), make)
+    assert made == [3, None]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    for cores, count in ((1, 1), (6, 6), (12, 8), (None, 8)):
+        with Workers(cores) as workers:  # a worker's process starts with its first clip
+            assert workers.count == count
+
+
 def test_workers_give_results_in_order_and_hold_back(bench: Bench) -> None:
     running: list[int] = []
 

@@ -27,6 +27,7 @@ def test_a_stage_holds_what_the_files_say(files, tmp_path):
     stage = open_here(files, tmp_path, environ, attempt=3)
     stage.reporter.close(0, "done")
     assert stage.plan == StagePlan("cpu", "cpu", 1, 1, "fp32/resident/keep:48", "device")
+    assert [StagePlan.read({**PLAN, "cpuMilli": milli}).cores for milli in (6500, 500)] == [6, 1]
     assert (stage.name, stage.run_name, stage.attempt, stage.uid, stage.rank, stage.world) == (
         "train",
         "fox",
