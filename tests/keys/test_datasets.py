@@ -371,14 +371,17 @@ def test_bucket_strategy(bench: Bench) -> None:
 
 @pytest.mark.witness("audio.auto_split")
 def test_auto_split(bench: Bench) -> None:
-    """Whether the clip's own sound is encoded and trained."""
+    """Whether the clips' own sound is encoded and trained; another dataset of the run, which sounds, changes nothing."""
     bench.clip("a")
+    second(bench, "other")
     for value, length in ((True, 9), (False, 0)):
         bench.dataset["audio"] = {"auto_split": value}
-        index, encoded = bench.run()
-        (sample,) = index.samples
+        index, _ = bench.run()
+        sample, other = index.samples
         assert (sample.audio_latents, sample.sounding, sample.audio_key is not None) == (length, value, value)
-        assert encoded["audio"] == int(value)
+        assert (other.audio_latents, other.sounding) == (9, True)
+    bench.others.clear()
+    assert {sample.audio_latents for sample in bench.run()[0].samples} == {0}
 
 
 @pytest.mark.witness("audio.train_silence")
