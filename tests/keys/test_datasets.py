@@ -371,7 +371,7 @@ def test_bucket_strategy(bench: Bench) -> None:
 
 @pytest.mark.witness("audio.auto_split")
 def test_auto_split(bench: Bench) -> None:
-    """Whether the clips' own sound is encoded and trained; another dataset of the run, which sounds, changes nothing."""
+    """Whether the clips' own sound is encoded and trained, beside another dataset whose sound always is."""
     bench.clip("a")
     second(bench, "other")
     for value, length in ((True, 9), (False, 0)):
