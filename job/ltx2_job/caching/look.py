@@ -50,11 +50,12 @@ class Look:
         """For people: counts, buckets, and why clips are left out."""
         total = self.used + len(self.skipped)
         found = [
-            f"{total} clips: {self.used} usable ({self.held_out} held out, {self.with_track} with a sound track), "
-            f"{len(self.skipped)} would be skipped"
+            f"{total} clip{'s' * (total != 1)}: {self.used} usable ({self.held_out} held out, {self.with_track} with a "
+            f"sound track), {len(self.skipped)} would be skipped"
         ]
         found += [
-            f"bucket {name} at {rate:g} fps: {count} clips" for (name, rate), count in sorted(self.buckets.items())
+            f"bucket {name} at {rate:g} fps: {count} clip{'s' * (count != 1)}"
+            for (name, rate), count in sorted(self.buckets.items())
         ]
         found += [f"{each.path}: {each.reason}; would be skipped" for each in self.skipped[:SHOWN]]
         if len(self.skipped) > SHOWN:

@@ -45,9 +45,10 @@ def _model(order: inputs.Order) -> Iterator[str]:
     """What the checkpoint's header says, where it is here."""
     if order.model is not None:
         model = order.model
+        size = f"{model.transformer / 1e9:.3g}B" if model.transformer >= 1e9 else f"{model.transformer / 1e6:.3g}M"
         yield (
             f"model: {order.resolved.training.pretrained_model_name_or_path}: {model.blocks} blocks of "
-            f"{model.width} and {model.audio_width}, {model.transformer / 1e9:.3g}B parameters"
+            f"{model.width} and {model.audio_width}, {size} parameters"
         )
 
 

@@ -57,6 +57,7 @@ def test_usable_clips_are_counted_by_bucket_and_the_others_named_with_their_reas
     ]  # fmt: skip
     text = "\n".join(seen.lines())
     assert "6 clips: 3 usable (1 held out, 2 with a sound track), 3 would be skipped" in text
+    assert "bucket 128x64@17 at 25 fps: 1 clip\n" in text
     assert "clips/short.mp4: 5 frames at 25 fps, min_frames is 9; would be skipped" in text
     assert "its caption file uncaptioned.txt is missing" in text and "cannot be read as a video" in text
     assert files(place.root) == before
