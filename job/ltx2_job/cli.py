@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
+from ltx2_job.places import FILES
 from ltx2_job.streams import open_streams
 from ltx2_job.workspace import require_folder
 
@@ -22,7 +23,7 @@ VERBS: Final = {
     "validate": "make the validation videos of a run's checkpoint",
     "export": "write a checkpoint's LoRA files",
     "generate": "make a video from a prompt, with or without a LoRA",
-    "inspect": "say what a .safetensors file holds",
+    "inspect": "say what a model file or folder holds, and whether it can be trained from",
     "tiny": "write a tiny LTX-2 checkpoint with random weights, for trying things out",
     "config": "print the reference of all keys, or check a configuration",
     "clips": "say which clips of a configuration can be used, and why not the others",
@@ -62,12 +63,19 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="where both forms of the LoRA go")
     _workspace(export)
     example = (
-        "ltx2-job generate --model models/ltx-2-19b-dev.safetensors --lora runs/fox/lora.safetensors"
+        "ltx2-job generate --model Lightricks/LTX-2 --lora runs/fox/lora.safetensors"
         ' --prompt "a red fox runs over fresh snow" --output fox.mp4'
     )
-    _generate(verb("generate", example))
+    generate = verb("generate", example)
+    _generate(generate)
+    _workspace(generate)
     inspect = verb("inspect", "ltx2-job inspect models/ltx-2-19b-dev.safetensors")
-    inspect.add_argument("file", type=Path, metavar="FILE", help="a checkpoint, a LoRA or a file of the cache")
+    text = "a .safetensors or .gguf file, or a folder of a model or text encoder"
+    inspect.add_argument("file", type=Path, metavar="FILE", help=text)
+    inspect.add_argument("--json", action="store_true", help="print everything that was found as JSON")
+    inspect.description = (
+        f"{inspect.description} Exit code: 0 if this program can use it, 78 if not, 66 if nothing is there."
+    )
     _tiny(verb("tiny", "ltx2-job tiny models/tiny --version 2.3"))
     _config(verb("config", "ltx2-job config check config/config.json"))
     clips = verb("clips", "ltx2-job clips config/config.json --workspace /data")
@@ -102,12 +110,14 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--model",
-        type=Path,
         required=True,
-        metavar="FILE",
-        help="LTX-2 checkpoint: one .safetensors or a diffusers folder",
+        metavar="NAME",
+        help="a .safetensors file, a diffusers folder, or owner/name of the Hub (downloaded once into models/)",
     )
-    add("--gemma", type=Path, metavar="DIR", help="text encoder (the folder gemma beside the model)")
+    text = "text encoder: a folder, or owner/name of the Hub (what lies beside the model)"
+    add("--gemma", metavar="NAME", help=text)
+    add("--flavour", default="dev", choices=tuple(FILES), help="which file of a repository of the Hub (dev)")
+    add("--filename", metavar="FILE", help="the file in the repository by its name (the flavour's)")
     add("--lora", type=Path, metavar="FILE", help="a LoRA with official or diffusers names (none)")
     add("--prompt", required=True, metavar="TEXT", help="what the video shows and sounds like")
     add("--negative-prompt", default="", metavar="TEXT", help="what guidance leads away from (empty)")
@@ -246,10 +256,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if "workspace" in args:
             require_folder("--workspace", args.workspace)
-        getattr(commands, args.verb)(args)
+        code: int | None = getattr(commands, args.verb)(args)
     except BaseException as error:  # every way out has a code; see endings.py
         return commands.end(error, getattr(args, "workspace", None))
-    return exitcodes.OK
+    return code or exitcodes.OK
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ltx2_job import strict_json
+from ltx2_job import exitcodes, strict_json
+from ltx2_job.console import size_text
 from ltx2_job.endings import ending
 from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem, StorageError, UsageError
+from ltx2_job.places import moved, place_of
 from ltx2_job.workspace import RunFolder, Workspace, read_json, require_folder
 
 if TYPE_CHECKING:
     from ltx2_job.config import Resolved
+    from ltx2_job.models.load import Checkpoint
     from ltx2_job.stage import Stage
 
 
@@ -35,7 +38,7 @@ def train_stage(stage: "Stage") -> None:
 
     # What can be wrong is looked at before torch is imported, which takes seconds.
     index = Index.load(stage.run.index)
-    model = Checkpoint.open(stage.workspace.resolve(stage.config.pretrained_model_name_or_path))
+    model = Checkpoint.find(stage.config, stage.workspace, stage.run)
     from ltx2_job.training.trainer import run_training
     from ltx2_job.validation.t2v import make_validator
 
@@ -66,7 +69,7 @@ def validate(args: Namespace) -> None:
     )
     stage.stop.install()
     index = Index.load(run.index)
-    model = Checkpoint.open(workspace.resolve(resolved.training.pretrained_model_name_or_path))
+    model = Checkpoint.find(resolved.training, workspace, run)
     make = make_validator(stage, model, index, index.store())
     if make is None:
         raise ConfigError(Problem("validation_prompt", "is not set, or validation_disable is true", "set a prompt"))
@@ -88,7 +91,7 @@ def export(args: Namespace) -> None:
     config = _configuration(run, args.workspace).training
     loaded = checkpoint.load(_checkpoint(run, args.checkpoint))
     state = loaded.state
-    model = Checkpoint.open(Workspace(args.workspace).resolve(config.pretrained_model_name_or_path))
+    model = Checkpoint.find(config, Workspace(args.workspace), run)
     facts = Facts(
         base_model=model.path.name,
         model_version=model.version,
@@ -104,17 +107,16 @@ def export(args: Namespace) -> None:
 def generate(args: Namespace) -> None:
     """Make one clip from a prompt."""
     from ltx2_job.models.header import read_lora_header
-    from ltx2_job.models.load import Checkpoint
 
     # What can be wrong is looked at before torch is imported, which takes seconds.
     if args.lora:
         read_lora_header(args.lora)
-    model = Checkpoint.open(args.model, args.gemma)
+    require_folder("--output", args.output.absolute().parent)
+    model = _model(args)
     model.require_text_encoder()
     blocks = int(model.source.part("transformer").arguments["num_layers"])
     if args.stg_block is not None and args.stg_block >= blocks:
         raise UsageError(f"--stg-block: {args.stg_block}, the model has {blocks} blocks; write 0 to {blocks - 1}")
-    require_folder("--output", args.output.absolute().parent)
     import torch
 
     from ltx2_job.export import load_lora
@@ -136,24 +138,42 @@ def generate(args: Namespace) -> None:
     print(make(model, request, (args.prompt, args.negative_prompt), lora, device, args.output))
 
 
-def inspect(args: Namespace) -> None:
-    """Say what a .safetensors file holds, from its header alone."""
-    from ltx2_job.models.header import read_header
+def inspect(args: Namespace) -> int:
+    """Say what a model file or folder holds, from its header alone; 78 for what this program cannot use."""
+    from ltx2_job.models.inspection import inspect as look
+    from ltx2_job.models.inspection import lines
 
-    header = read_header(args.file)
-    tensors = header.tensors.values()
-    groups: dict[str, list[Any]] = {}
-    for entry in tensors:
-        groups.setdefault(_group(entry.name), []).append(entry)
-    elements, size = sum(entry.elements for entry in tensors), header.file_bytes
-    print(f"{args.file}: {len(tensors)} tensors, {elements:,} elements, {size:,} bytes")
-    for name, entries in groups.items():
-        kinds = ", ".join(sorted({entry.dtype for entry in entries}))
-        print(f"  {name}  {len(entries)} tensors, {sum(entry.elements for entry in entries):,} elements, {kinds}")
-    for key, text in sorted(header.metadata.items()):
-        if key == "config":
-            text = "sections " + ", ".join(sorted(header.config))
-        print(f"  {key}: {text if len(text) <= 200 else text[:199] + '…'}")
+    if not args.file.exists():
+        raise NoInputError(f"{args.file}: there is no such file or folder")
+    found = look(args.file)
+    print(json.dumps(found.dump(), indent=2) if args.json else "\n".join(lines(found)))
+    return exitcodes.OK if found.usable else exitcodes.CONFIG
+
+
+def _model(args: Namespace) -> "Checkpoint":
+    """The model of --model and --gemma, downloaded into the workspace's models/ if it is on the Hub."""
+    from ltx2_job.config import TrainingConfig
+    from ltx2_job.console import open_console
+    from ltx2_job.hub.obtain import obtain
+    from ltx2_job.hub.snapshot import Snapshots
+    from ltx2_job.models.load import Checkpoint
+    from ltx2_job.reporter import ScreenReporter
+    from ltx2_job.stage import StopFlag
+
+    for flag, name in (("--model", args.model), ("--gemma", args.gemma)):
+        place = place_of(name, args.workspace, flag) if name else None
+        if isinstance(place, Path) and not place.exists():
+            raise NoInputError(f"{flag} {name}: there is no such file or folder")
+    config = TrainingConfig(
+        pretrained_model_name_or_path=moved(args.model, args.flavour) or args.model,
+        pretrained_gemma_model_name_or_path=args.gemma,
+        model_flavour=args.flavour,
+        ltx2_combined_filename=args.filename,
+    )
+    stop, reporter = StopFlag(), ScreenReporter(open_console(sys.stderr))
+    with stop.listening(), reporter:
+        files = obtain(Snapshots(Workspace(args.workspace)), config, reporter, stop.check)
+    return Checkpoint.open(files.model, files.gemma)
 
 
 def tiny(args: Namespace) -> None:
@@ -206,24 +226,14 @@ def store(args: Namespace) -> None:
     workspace = Workspace(args.workspace)
     if args.what == "gc":
         freed = manage.collect(workspace, dry_run=args.dry_run)
-        print(f"{freed.items} items, {_size(freed.bytes)} {'would be ' if args.dry_run else ''}freed")
+        print(f"{freed.items} items, {size_text(freed.bytes)} {'would be ' if args.dry_run else ''}freed")
         return
     holdings = manage.listing(workspace)
     for held in holdings:
-        unused = f"{held.unused_items} unused, {_size(held.unused_bytes)}" if held.unused_items else "all in use"
-        print(f"{held.root}/{held.kind}: {held.items} items, {_size(held.bytes)} ({unused})")
+        unused = f"{held.unused_items} unused, {size_text(held.unused_bytes)}" if held.unused_items else "all in use"
+        print(f"{held.root}/{held.kind}: {held.items} items, {size_text(held.bytes)} ({unused})")
     if not holdings:
         print(f"{workspace.cache}: empty")
-
-
-def _size(count: int) -> str:
-    """Bytes for people."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def end(error: BaseException, workspace: Path | None) -> int:
@@ -280,13 +290,6 @@ def _scaled(adapter: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's LoRA with its scale folded into B, as LoRA files have it."""
     scale = state["alpha"] / state["rank"]
     return {key: tensor * scale if ".lora_B." in key else tensor for key, tensor in adapter.items()}
-
-
-def _group(name: str) -> str:
-    """The part that a tensor belongs to, by the first names of its path."""
-    segments = name.split(".")
-    depth = 2 if segments[0] == "model" else 1
-    return ".".join(segments[:depth]) if len(segments) > depth else name
 
 
 def _json(path: Path) -> Any:

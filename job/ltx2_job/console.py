@@ -25,6 +25,9 @@ class Console(Protocol):
     def items(self, kind: str, done: int, total: int) -> None:
         """`done` of `total` items of a kind are cached."""
 
+    def transfer(self, name: str, done: int, total: int, text: str) -> None:
+        """`done` of `total` bytes of a download are here; `text` says so for people."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
@@ -50,6 +53,11 @@ class PlainConsole:
         """Print the count if it is time for a line."""
         if self._due(kind, done >= total):
             self.line(f"{kind} {done}/{total}")
+
+    def transfer(self, name: str, done: int, total: int, text: str) -> None:
+        """Print how far it is if it is time for a line."""
+        if self._due("transfer", done >= total):
+            self.line(f"{name}  {text}")
 
     def close(self) -> None:
         """Nothing to undo."""
@@ -112,6 +120,10 @@ class RichConsole:
         """Move the bar of this kind."""
         self._bar(kind, done, total, "")
 
+    def transfer(self, name: str, done: int, total: int, text: str) -> None:
+        """Move the bar of the download, which counts in MiB."""
+        self._bar("download", done >> 20, max(1, total >> 20), text)
+
     def close(self) -> None:
         """Draw the bars a last time and give the cursor back."""
         self._progress.stop()
@@ -141,6 +153,24 @@ def describe(values: Mapping[str, float], eta_seconds: float | None, memory: tup
     if memory is not None:
         parts.append(f"{memory[0]} {memory[1] / 2**30:.1f} GiB")
     return "  ".join(parts)
+
+
+def describe_transfer(done: int, total: int, rate: float | None) -> str:
+    """The numbers of a download for people: bytes, bytes a second, remaining time."""
+    parts = [f"{size_text(done)} of {size_text(total)}"]
+    if rate:
+        parts += [f"{rate / 2**30:.2f} GiB/s", f"{duration((total - done) / rate)} left"]
+    return "  ".join(parts)
+
+
+def size_text(count: int) -> str:
+    """Bytes for people: 512 B, 1.5 MiB, 40.3 GiB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def duration(seconds: float) -> str:

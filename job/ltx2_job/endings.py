@@ -33,6 +33,8 @@ _EXTRA: Final = frozenset(
         "accelerate",
         "safetensors",
         "av",
+        "huggingface_hub",
+        "httpx2",
         "numpy",
         "matplotlib",
     )

@@ -39,9 +39,10 @@ class Progress:
     held_out_loss: float | None = None
     seconds_per_step: float | None = None
     checkpoint: dict[str, Any] | None = None
-    done: int = 0
+    done: int = 0  # items; MiB while the state is downloading
     total: int = 0
     skipped: int = 0
+    transfer_eta: float | None = None
     warnings: list[str] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -57,7 +58,9 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last step at the present pace; None before the first step."""
+        """Seconds until the last step (while downloading: the last byte) at the present pace; None if unknown."""
+        if self.state == "downloading":
+            return self.transfer_eta
         if self.seconds_per_step is None or self.max_steps <= 0:
             return None
         return max(0, self.max_steps - self.step) * self.seconds_per_step

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from ltx2_job.console import Console, describe
+from ltx2_job.console import Console, describe, describe_transfer
 from ltx2_job.errors import JobError
 from ltx2_job.fence import Fence
 from ltx2_job.metrics import Metrics, Server, peak_memory
 from ltx2_job.progress import Progress, encode, write_last_word
 from ltx2_job.workspace import RunFolder, write_atomic
 
+TRANSFER_SECONDS: Final = 60.0  # a download's line in the log at most this often
 FENCE_SECONDS: Final = 1.0  # the fence is read at most this often for the many small appends to logs
 
 
@@ -28,10 +29,13 @@ class Reporter:
         self.result: dict[str, Any] = {}  # goes into the termination message
 
     def state(self, name: str) -> None:
-        """What the stage does now: loading, caching, training, validating, saving or done."""
+        """What the stage does now: downloading, loading, caching, training, validating, saving or done."""
 
     def items(self, done: int, total: int, result: str | None = None, kind: str = "items") -> None:
         """`done` of `total` items of a kind are cached; the newest was encoded, reused or skipped."""
+
+    def transfer(self, name: str, done: int, total: int, rate: float | None) -> None:
+        """`done` of `total` bytes of a download are here, `rate` bytes a second come; `name`: the file at hand."""
 
     def step(self, step: int, max_steps: int, values: Mapping[str, float]) -> None:
         """An optimizer step is done.
@@ -67,6 +71,28 @@ class Reporter:
         """The stage has ended with this exit code: write the last word and let go of everything."""
 
 
+class ScreenReporter(Reporter):
+    """The reporter of a command outside a run: what it has to say goes to the screen alone."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._console.close()
+
+    def transfer(self, name: str, done: int, total: int, rate: float | None) -> None:
+        """Move the bar."""
+        self._console.transfer(name, done, total, describe_transfer(done, total, rate))
+
+    def info(self, message: str) -> None:
+        """Show it."""
+        self._console.line(message)
+
+
 class LiveReporter(Reporter):
     """The reporter of rank 0. Every write to the run folder asks the fence first."""
 
@@ -91,6 +117,7 @@ class LiveReporter(Reporter):
         self._run, self._fence, self._console = run, fence, console
         self._termination_log, self._clock = termination_log, clock
         self._fence_read = clock()
+        self._transfer_logged = -math.inf
         self._metrics = Metrics(progress.run, progress.stage)
         self._stop_seen = threading.Event()
         self._closed = False
@@ -112,6 +139,8 @@ class LiveReporter(Reporter):
     def state(self, name: str) -> None:
         """Show the state on the progress page and log it."""
         if name != self.progress.state:
+            if self.progress.state == "downloading":  # its count is not that of items
+                self.progress.done = self.progress.total = 0
             self.progress.state = name
             self._write_log("INFO", name)
 
@@ -122,6 +151,17 @@ class LiveReporter(Reporter):
             self._metrics.item(kind, result)
             self.progress.skipped += result == "skipped"
         self._console.items(kind, done, total)
+
+    def transfer(self, name: str, done: int, total: int, rate: float | None) -> None:
+        """Count MiB on the progress page, move the bar, and log how far it is once a minute."""
+        self.progress.done, self.progress.total = done >> 20, total >> 20
+        self.progress.transfer_eta = (total - done) / rate if rate else None
+        text = describe_transfer(done, total, rate)
+        now = self._clock()
+        if now - self._transfer_logged >= TRANSFER_SECONDS:
+            self._transfer_logged = now
+            self._write_log("INFO", f"{name}: {text}")
+        self._console.transfer(name, done, total, text)
 
     def step(self, step: int, max_steps: int, values: Mapping[str, float]) -> None:
         """Append the step to metrics.jsonl, show it, and warn once when the loss stops being a number."""
@@ -267,6 +307,8 @@ def _step_of(line: str) -> float:
 
 def _doing(progress: Progress) -> str:
     """What happens between the first signal and the end."""
+    if progress.state == "downloading":
+        return "stopping the download, keeping what has been fetched"
     if progress.stage == "cache":
         return "finishing the item at hand, keeping what is cached"
     if progress.state == "loading":

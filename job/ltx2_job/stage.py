@@ -1,8 +1,9 @@
 """Everything that the code of a stage is given: configuration, plan, folders, identity, and the wish to stop."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -58,6 +59,17 @@ class StopFlag:
 
         for number in STOP_SIGNALS:
             signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """`install` for the time of the body. Main thread only."""
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        self.install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class RunFolder:
     config = property(lambda self: self.root / "config.json")
     datasets = property(lambda self: self.root / "datasets.json")
     plan = property(lambda self: self.root / "plan.json")
+    model = property(lambda self: self.root / "model.json")  # which files and commits of the model the run uses
     index = property(lambda self: self.root / "index.json")  # the samples and their keys in the store
     report = property(lambda self: self.root / "report.json")
     checkpoints = property(lambda self: self.root / "checkpoints")

@@ -153,8 +153,10 @@ def absorb(draft: Draft, page: Mapping[str, Any] | None) -> None:
 
 
 def _text(page: Mapping[str, Any]) -> str:
-    """The PROGRESS column: steps of steps, or in the cache stage items of items."""
+    """The PROGRESS column: steps of steps, or in the cache stage items of items, GiB of GiB while it downloads."""
     if page["stage"] == "train":
         return f"{page['step']}/{page['maxSteps']}" if page["maxSteps"] else ""
     items = page["items"]
+    if items and items["total"] and page["state"] == "downloading":  # counted in MiB
+        return f"{items['done'] / 1024:.1f}/{items['total'] / 1024:.1f} GiB"
     return f"{items['done']}/{items['total']}" if items and items["total"] else ""

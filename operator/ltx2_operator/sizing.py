@@ -14,9 +14,10 @@ from ltx2_job import estimate
 from ltx2_job.config import Resolved
 from ltx2_job.errors import ConfigError, Problem
 from ltx2_job.estimate import Host, Model, PlanName, Terms
+from ltx2_job.places import repository_of
 from ltx2_operator import demands, gpus, prospects, remedies
 from ltx2_operator.api import Plan, Spec
-from ltx2_operator.demands import CACHE_LADDER, HUB_OWNER, Case, NoFit, Stage, batch_of, gpu_of, ladder, model_of
+from ltx2_operator.demands import CACHE_LADDER, Case, NoFit, Stage, batch_of, gpu_of, ladder, model_of
 from ltx2_operator.gpus import AUTO, CPU, GpuClass
 
 __all__ = [
@@ -84,7 +85,7 @@ def resources(case: Case, stage: Stage, name: str, terms: Terms) -> Resources:
         batch_of(case.resolved),
         rank=training.lora_rank,
         checkpoints=training.checkpoints_total_limit,
-        downloads=str(training.pretrained_model_name_or_path).startswith(HUB_OWNER),
+        downloads=repository_of(training.pretrained_model_name_or_path) is not None,
     )
     seconds = {} if stage == "cache" else prospects.step_seconds(case, PlanName.parse(name))
     return Resources(estimate.host(cls.device, case.spec.gpu.count if stage == "train" else 1, extra), volume, seconds)

@@ -16,10 +16,12 @@ from ltx2_job import estimate
 from ltx2_job.caching import stage as cache_stage
 from ltx2_job.config import Resolved, resolve
 from ltx2_job.errors import ConfigError
+from ltx2_job.hub.choice import Entry, Listing, combined
 from ltx2_job.memory.plan import MemoryPlan
 from ltx2_job.models.blocks import Block
 from ltx2_job.models.load import Checkpoint
 from ltx2_job.models.tiny import write_tiny
+from ltx2_job.places import Repository
 from ltx2_operator import sizing
 from ltx2_operator.api import Spec
 from ltx2_operator.gpus import CPU, find
@@ -79,6 +81,15 @@ def test_pretrained_gemma_model_name_or_path(bench: Bench, tmp_path_factory, tin
         ((encoded[gemma], _),) = found.text_encoder("cpu", torch.float32).encode(["a fox"])
         assert torch.equal(encoded[gemma], wanted)
     assert not torch.allclose(encoded[None], encoded["models/my-gemma"], atol=1e-3)
+
+
+@pytest.mark.witness("ltx2_combined_filename")
+def test_ltx2_combined_filename() -> None:
+    """Which file of a repository is the model; unset, the flavour's."""
+    names = ("ltx-2-19b-dev.safetensors", "mine.safetensors", "other.safetensors")
+    listing = Listing(Repository("own/tune"), "0" * 40, dict.fromkeys(names, Entry(1, "sha256:0")))
+    for value, opened in ((None, names[0]), ("mine.safetensors", names[1]), ("other.safetensors", names[2])):
+        assert combined(listing, planned(ltx2_combined_filename=value)[1].training).opened == opened
 
 
 @pytest.mark.witness("mixed_precision", "bf16", "no")

@@ -116,7 +116,9 @@ def test_run_says_plan_and_summary_and_a_second_run_is_done_at_once(here, capfd,
     out = capfd.readouterr().out
     lines = out.splitlines()
     assert lines[0] == "fox: cpu of this machine"
-    assert [line.split()[0] for line in lines[1:6]] == ["memory", "predicted", "datasets", "corrected", "look"]
+    assert [line.split()[0] for line in lines[1:7]] == [
+        "memory", "predicted", "datasets", "corrected", "download", "look",
+    ]  # fmt: skip
     assert "validation_num_video_frames 62 → 57" in out
     assert "held-out 0.5000 → 0.4000, final 0.2500" in out
     assert "ltx2 generate --model Lightricks/LTX-2 --lora runs/fox/lora.safetensors" in out
@@ -208,7 +210,12 @@ def test_an_end_is_one_line_and_its_class(here, behaviour, code, words, capfd):
             78,
             "no GPU on this machine, and the transformer is not known to be below 1 GB",
         ),
-        ({"pretrained_model_name_or_path": "models/x.safetensors"}, {}, 66, "models/x.safetensors does not exist"),
+        (
+            {"pretrained_model_name_or_path": "models/x.safetensors"},
+            {},
+            66,
+            "models/x.safetensors: the checkpoint is not there",
+        ),
         ({}, {"resumeFrom": "runs/old"}, 78, "spec.resumeFrom"),
         ({}, {"retrys": 3}, 78, "spec.retrys: unknown key; did you mean retries?"),
     ],

@@ -98,9 +98,19 @@ def refused(here, capfd, text, code, words):
             "spec.gpu.class: h100-80g needs 1 x nvidia.com/gpu, this machine shows 0; run it on a cluster, or here",
         ),
         (
-            {"spec__config__pretrained_model_name_or_path": "Lightricks/LTX-2", "spec__memory": "fp32/resident/keep:0"},
+            {"spec__config__pretrained_model_name_or_path": "./models/none"},
             66,
-            "pretrained_model_name_or_path: Lightricks/LTX-2 is no file or folder of the workspace",
+            "pretrained_model_name_or_path: ./models/none: the checkpoint is not there",
+        ),
+        (
+            {"spec__config__pretrained_model_name_or_path": "my model"},
+            78,
+            "pretrained_model_name_or_path: 'my model' is no path of the workspace and no repository; write a path",
+        ),
+        (
+            {"spec__config__pretrained_gemma_model_name_or_path": "gemma"},
+            78,
+            "pretrained_gemma_model_name_or_path: 'gemma' is no path of the workspace and no repository",
         ),
         ({"spec__datasets": [{**MANIFEST["spec"]["datasets"][0], "instance_data_dir": "clps"}]}, 66, "no such folder"),
     ],

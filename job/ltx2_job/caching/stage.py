@@ -14,7 +14,7 @@ from ltx2_job.caching.storage import require_space, writing
 from ltx2_job.caching.survey import Skipped, Workers, survey
 from ltx2_job.caching.work import Stores, Work, index_of, plan_work
 from ltx2_job.data.index import Index
-from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem
+from ltx2_job.errors import ConfigError, DataError, Problem
 from ltx2_job.store import KINDS
 from ltx2_job.workspace import write_json
 
@@ -66,21 +66,20 @@ def run_cache(stage: "Stage", make_workers: Callable[[int | None], Workers] = Wo
 
 
 def open_checkpoint(stage: "Stage") -> "Checkpoint":
-    """The model of the configuration, checked from its headers.
+    """The model of the configuration, downloaded if it is not here yet, checked from its headers.
 
-    Raises NoInputError if nothing lies there yet, CheckpointError if it is something else than LTX-2 with its Gemma.
+    Raises NoInputError if a path is not there yet, CheckpointError if it is something else than LTX-2 with its Gemma,
+    and what hub.obtain raises.
     """
+    from ltx2_job.hub.obtain import obtain
+    from ltx2_job.hub.snapshot import Snapshots
     from ltx2_job.models.load import Checkpoint
 
-    named = stage.config.pretrained_model_name_or_path
-    path = stage.workspace.resolve(named)
-    gemma = stage.config.pretrained_gemma_model_name_or_path
-    for what, each in (("checkpoint", named), ("text encoder", gemma)):
-        if each and not stage.workspace.resolve(each).exists():
-            raise NoInputError(
-                f"{each}: the {what} is not there yet; put it on the volume (hub downloads are not supported yet)"
-            )
-    return Checkpoint.open(path, stage.workspace.resolve(gemma) if gemma else None)
+    snapshots = Snapshots(stage.workspace, stage.run)
+    files = obtain(snapshots, stage.config, stage.reporter, stage.stop.check)
+    stage.fence.check()
+    snapshots.record(stage.config)  # later stages and attempts keep to these commits
+    return Checkpoint.open(files.model, files.gemma)
 
 
 def _encode(stage: "Stage", checkpoint: "Checkpoint", work: Work, memory: Memory, workers: Workers) -> dict[str, int]:

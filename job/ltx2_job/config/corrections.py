@@ -5,6 +5,7 @@ Every change of something the user wrote is one Correction; a default is adapted
 
 from typing import Any
 
+from ltx2_job import places
 from ltx2_job.config.changes import Correction
 from ltx2_job.config.datasets import DatasetConfig
 from ltx2_job.config.training import TrainingConfig
@@ -20,6 +21,13 @@ def correct_training(config: TrainingConfig) -> tuple[TrainingConfig, list[Corre
     """Frames to 8k+1 (down), sizes to multiples of 32 (nearest, ties down, at least 64), names to what really runs."""
     changes: list[Correction] = []
     update: dict[str, Any] = {}
+
+    repository = places.moved(config.pretrained_model_name_or_path, config.model_flavour)
+    if repository is not None:
+        if places.MODEL_KEY in config.model_fields_set:
+            why = f"{config.model_flavour} lies there"
+            changes.append(Correction(places.MODEL_KEY, config.pretrained_model_name_or_path, repository, why))
+        update[places.MODEL_KEY] = repository
 
     frames = frames_down(config.validation_num_video_frames)
     if frames != config.validation_num_video_frames:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ltx2_job import places
 from ltx2_job.config import names
 from ltx2_job.config.keys import GUIDE, OFFICIAL, OURS, key, later
 from ltx2_job.config.values import Bool, Float, Int, JsonValue, PathOrJson, Text, Texts, one_of, several_of
@@ -25,23 +26,19 @@ class ModelKeys(BaseModel):
         values=names.FLAVOURS_LATER,
     )
     pretrained_model_name_or_path: Text = key(
-        "Lightricks/LTX-2",
-        "path of the checkpoint in the workspace: a combined .safetensors file or a diffusers folder; a Hub repository "
-        "is not downloaded yet: put its files at that path",
+        places.DEFAULT_REPOSITORY,
+        "the checkpoint: a path in the workspace (combined .safetensors file, or diffusers folder), or `owner/name` of "
+        "the Hub, `owner/name@revision` to pin a commit; it is downloaded once (docs/models.md)",
         GUIDE,
     )
     pretrained_gemma_model_name_or_path: Text | None = key(
         None,
-        "path of the Gemma 3 folder; unset: beside the checkpoint; a Hub repository is not downloaded yet",
+        "the Gemma 3 text encoder: a path in the workspace, or `owner/name` of the Hub such as google/gemma-3-12b-it; "
+        "unset: beside the checkpoint, or from its repository",
         GUIDE,
     )
-    ltx2_combined_filename: Text | None = later(
-        None,
-        "file name of the combined checkpoint in a repository",
-        "the flavour names the file; other names come later",
-    )
-    ltx2_checkpoint_filename: Text | None = later(
-        None, "same as ltx2_combined_filename", "the flavour names the file; other names come later"
+    ltx2_combined_filename: Text | None = key(
+        None, "the combined file in the repository (alias `ltx2_checkpoint_filename`); unset: the flavour's", GUIDE
     )
     model_type: Literal["lora", "full"] = key(
         "lora", "train an adapter, or all weights", OFFICIAL, values={"full": "training all weights comes later"}

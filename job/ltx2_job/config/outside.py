@@ -136,6 +136,7 @@ ALIASES: Final[dict[str, str]] = {
     "validation_steps": "validation_step_interval",
     "checkpointing_steps": "checkpoint_step_interval",
     "save_total_limit": "checkpoints_total_limit",
+    "ltx2_checkpoint_filename": "ltx2_combined_filename",
 }
 # The guide writes frame_rate, which its own trainer refuses: worth a warning. The others are its trainer's own aliases.
 WARNED_ALIASES: Final[dict[str, str]] = {"frame_rate": "the key is framerate; it is the rate of validation clips"}

@@ -25,7 +25,7 @@ that were left out to check. docs/performance.md says the same for users, term b
 """
 
 from ltx2_job.estimate.constants import constants
-from ltx2_job.estimate.host import GIB, Host, host, media_terms, round_up, volume_terms, with_spare
+from ltx2_job.estimate.host import GIB, Host, download_bytes, host, media_terms, round_up, volume_terms, with_spare
 from ltx2_job.estimate.memory import (
     OPTIMIZER_BYTES,
     Terms,
@@ -68,6 +68,7 @@ __all__ = [
     "cache_passes",
     "cache_terms",
     "constants",
+    "download_bytes",
     "forward_flop",
     "host",
     "known_model",

@@ -69,15 +69,20 @@ def volume_terms(model: Model, clip: Shape, *, rank: int, checkpoints: int, down
     """
     clips = figure("disk", "clips")
     latents = clip.video_tokens * LATENT_CHANNELS * 2 + clip.audio_latents * LATENT_CHANNELS * 4
-    parts = model.transformer + model.connectors + model.video_encoder + model.video_decoder + model.audio
     return {
-        "downloads": 2 * (parts + model.text_encoder) if downloads else 0,
+        "downloads": sum(download_bytes(model)) if downloads else 0,
         "source clips": round(clips * figure("disk", "source_bytes_per_clip")),
         "cached latents": round(clips * latents),
         "cached captions": round(clips * figure("disk", "caption_bytes")),
         "checkpoints": (checkpoints + 2) * 12 * model.adapter(rank),
         "samples": round(figure("disk", "samples_bytes")),
     }
+
+
+def download_bytes(model: Model) -> tuple[int, int]:
+    """Bytes of the combined file, and of the text encoder's weights, as they are published: in bf16."""
+    parts = model.transformer + model.connectors + model.video_encoder + model.video_decoder + model.audio
+    return 2 * parts, 2 * model.text_encoder
 
 
 def with_spare(terms: Mapping[str, int]) -> int:

@@ -7,17 +7,17 @@ their libraries when they are asked for: a training process never imports an aut
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ltx2_job.hub.snapshot import Snapshots
 from ltx2_job.models.gemma import GemmaFolder, find_gemma
 from ltx2_job.models.header import fault
 from ltx2_job.models.layout import Version
 from ltx2_job.models.names import PARTS, Part
-from ltx2_job.models.sources import CombinedFile, DiffusersFolder, PartSource, content_hash, open_source
+from ltx2_job.models.sources import CombinedFile, DiffusersFolder, content_hash, open_source
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 
+    from ltx2_job.config import TrainingConfig
     from ltx2_job.memory.plan import Form, MemoryPlan
     from ltx2_job.models.text import TextEncoder
     from ltx2_job.models.transformer import LTX2Transformer
+    from ltx2_job.workspace import RunFolder, Workspace
 
 TEXT_ENCODER = "text_encoder"
 
@@ -49,6 +51,14 @@ class Checkpoint:
         that are not supported yet.
         """
         return Checkpoint(open_source(path), find_gemma(path, gemma))
+
+    @staticmethod
+    def find(config: TrainingConfig, workspace: Workspace, run: RunFolder) -> Checkpoint:
+        """The model of a run whose cache stage is done, without the network and without a chosen text encoder.
+
+        Raises as Checkpoint.open, and NoInputError if it is not in the workspace.
+        """
+        return Checkpoint.open(Snapshots(workspace, run).find_model(config))
 
     @property
     def path(self) -> Path:
@@ -148,55 +158,6 @@ class Checkpoint:
 def fingerprint(path: Path, part: str, gemma: Path | None = None) -> str:
     """sha256 (hex) of a part's weights: Checkpoint.open(path, gemma).fingerprint(part)."""
     return Checkpoint.open(path, gemma).fingerprint(part)
-
-
-def describe(path: Path, gemma: Path | None = None) -> dict[str, Any]:
-    """What a model holds, as JSON, from headers alone: generation, layout, sizes, and per part tensors and bytes.
-
-    The metadata's values are left out but for model_version: a license of 34,000 characters is among them. Raises
-    CheckpointError as Checkpoint.open does.
-    """
-    checkpoint = Checkpoint.open(path, gemma)
-    source = checkpoint.source
-    parts = {part: _summary(source.part(part)) for part in PARTS}
-    found = {"path": str(path), "version": checkpoint.version, "parts": parts}
-    if checkpoint.gemma is not None:
-        text = checkpoint.gemma.text_config
-        found["gemma"] = {
-            "path": str(checkpoint.gemma.model),
-            "layers": text.get("num_hidden_layers"),
-            "width": text.get("hidden_size"),
-            "tokens": checkpoint.gemma.tokens,
-            **_summary(PartSource(TEXT_ENCODER, {}, checkpoint.gemma.tensors)),
-        }
-    if isinstance(source, DiffusersFolder):
-        return found | {"layout": "diffusers"}
-    sizes = source.plan.architecture.transformer
-    return found | {
-        "layout": "combined",
-        "bytes": source.header.file_bytes,
-        "headerBytes": source.header.json_bytes,
-        "metadata": sorted(source.header.metadata),
-        "modelVersion": source.header.metadata.get("model_version"),
-        "unused": list(source.plan.unused),
-        "transformer": {
-            "blocks": sizes.blocks,
-            "heads": sizes.heads,
-            "width": sizes.width,
-            "audioWidth": sizes.audio_width,
-        },
-    }
-
-
-def _summary(source: PartSource) -> dict[str, Any]:
-    entries = [located.entry for located in source.tensors.values()]
-    dtypes = Counter(entry.dtype for entry in entries)
-    return {
-        "tensors": len(entries),
-        "elements": sum(entry.elements for entry in entries),
-        "bytes": sum(entry.nbytes for entry in entries),
-        "dtypes": dict(sorted(dtypes.items())),
-    }
 
 
 def _known(part: str) -> Part:

@@ -57,7 +57,7 @@ def _train(stage: Stage, processes: Processes, validate: Validate | None) -> Non
     config, reporter = stage.config, stage.reporter
     reporter.state("loading")
     index = Index.load(stage.run.index)
-    base = Checkpoint.open(stage.workspace.resolve(config.pretrained_model_name_or_path))
+    base = Checkpoint.find(config, stage.workspace, stage.run)
     model = _load(stage, base, processes)
     adapters = _adapt(stage, model)
     optimizer = build(config, adapters)

@@ -50,7 +50,7 @@ PASSED_THROUGH: Final = {
     "validate": ("validate", "make the validation videos of a checkpoint"),
     "export": ("export", "write a checkpoint's LoRA files"),
     "generate": ("generate", "make a video from a prompt"),
-    "inspect": ("inspect", "say what a .safetensors file holds"),
+    "inspect": ("inspect", "say what a model file or folder holds"),
 }
 
 # What the base install brings: where one of them is missing, the installation is broken, not the program.

@@ -38,6 +38,8 @@ def check(args: Namespace) -> int:
         print(line)
     for line in preflight.missing(order):
         print(f"not in this workspace: {line}")
+    if download := preflight.to_download(order):
+        print(f"download: {download}")
     return _clips(order) if preflight.has_clips(order) else exitcodes.OK
 
 

@@ -12,6 +12,7 @@ from ltx2_job import estimate
 from ltx2_job.config import Resolved, resolve
 from ltx2_job.errors import ConfigError, NoInputError, Problem
 from ltx2_job.estimate import Model
+from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
 from ltx2_job.models.sources import open_source
 from ltx2_job.workspace import RunFolder, Workspace
 from ltx2_operator import manifest, sizing
@@ -115,22 +116,30 @@ def _order(body: dict[str, Any], resolved: Resolved, workspace: Path) -> Order:
 
 
 def read_model(resolved: Resolved, workspace: Workspace) -> Model | None:
-    """The sizes of the checkpoint if it is a file or folder here, None if its name is one of the hub.
+    """The sizes of the checkpoint if it is in the workspace, None if it is still to be downloaded.
 
-    Raises NoInputError if it names a file that does not exist, CheckpointError if it is none of LTX-2.
+    Raises NoInputError if it names a path that does not exist, CheckpointError if it is none of LTX-2, ConfigError for
+    a name that is neither a path nor a repository.
     """
-    name = str(resolved.training.pretrained_model_name_or_path)
-    path = workspace.resolve(name)
-    if not path.exists():
-        if path.suffix == ".safetensors":
-            raise NoInputError(
-                f"pretrained_model_name_or_path: {path} does not exist; put the checkpoint there or name another"
-            )
+    snapshots = Snapshots(workspace)
+    try:
+        model = snapshots.find_model(resolved.training)
+        open_source(model)  # says what a file is that is no LTX-2; the look for sizes would only miss them
+        gemma = _text_encoder(snapshots, resolved)
+    except NotDownloaded:
         return None
-    open_source(path)  # says what a file is that is no LTX-2; the look for sizes would only miss them
-    gemma = resolved.training.pretrained_gemma_model_name_or_path
-    beside = workspace.resolve(gemma) if gemma else None
-    return estimate.read_model(path, beside if beside is not None and beside.is_dir() else None)
+    inner = gemma / "text_encoder" if gemma is not None else None
+    return estimate.read_model(model, inner if inner is not None and inner.is_dir() else gemma)
+
+
+def _text_encoder(snapshots: Snapshots, resolved: Resolved) -> Path | None:
+    """Its folder; None where it lies beside the model, or is missing, which the preflight of a run says."""
+    try:
+        return snapshots.find(resolved.training).gemma
+    except NotDownloaded:
+        raise
+    except NoInputError:
+        return None
 
 
 def choose(order: Order, found: list[LocalGpu]) -> Order:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_job import exitcodes
-from ltx2_job.workspace import RunFolder, read_json
+from ltx2_job.hub.snapshot import Holding, Snapshots
+from ltx2_job.workspace import RunFolder, Workspace, read_json
 from ltx2_operator import gpus as table_of
-from ltx2_operator.accept import GIB
+from ltx2_operator.accept import GIB, size_text
 from ltx2_operator.cli.words import table
 from ltx2_operator.conditions import duration_text, moment
 from ltx2_operator.local import STATE_FILE
@@ -41,16 +42,23 @@ def gpus(args: Namespace) -> int:
 
 
 def ls(args: Namespace) -> int:
-    """One row per folder of runs/."""
+    """One row per folder of runs/, and one per repository in models/."""
     runs = sorted((args.workspace / "runs").glob("*/"), key=lambda path: path.name)
     rows = [("NAME", "STATE", "PROGRESS", "LOSS", "HELD-OUT", "AGE")]
     rows += [_run_row(path) for path in runs]
     if len(rows) == 1:
         print(f"{args.workspace / 'runs'}: no runs yet; `ltx2 run training.yaml` makes one")
-        return exitcodes.OK
-    for line in table(rows):
-        print(line)
+    else:
+        print("\n".join(table(rows)))
+    models = Snapshots(Workspace(args.workspace)).holdings()
+    if models:
+        held = [(one.repository, one.commit[:12], str(one.files), size_text(one.bytes), _begun(one)) for one in models]
+        print("\n".join(["", *table([("MODEL", "COMMIT", "FILES", "SIZE", ""), *held])]))
     return exitcodes.OK
+
+
+def _begun(model: Holding) -> str:
+    return f"{size_text(model.begun)} of a file that is still to be completed" if model.begun else ""
 
 
 def _run_row(folder: Path) -> tuple[str, str, str, str, str, str]:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 from ltx2_job.discover import find_clips
 from ltx2_job.errors import CheckpointError, ConfigError, NoInputError, Problem, StorageError
+from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
 from ltx2_job.models.gemma import find_gemma
 from ltx2_job.models.header import read_lora_header
 from ltx2_job.same_run import UNNAMED_CHECKPOINTS, require_same
+from ltx2_operator import demands, gpus
+from ltx2_operator.cli import downloads
 from ltx2_operator.cli.inputs import Order
-from ltx2_operator.gpus import AMD_RESOURCE, NVIDIA_RESOURCE
+from ltx2_operator.gpus import AMD_RESOURCE, CPU, NVIDIA_RESOURCE
 from ltx2_operator.machine import MASKS, LocalGpu
 from ltx2_operator.processes import find_program
 from ltx2_operator.status import Plan
@@ -52,7 +55,8 @@ def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> N
     """Raise for what this machine or workspace lacks for a run.
 
     plans: of both stages; found: the GPUs that are visible. Raises ConfigError (a paused manifest, missing GPUs),
-    NoInputError (no checkpoint, no folder of clips), UnavailableError (no job), StorageError (no temporary folder).
+    NoInputError (no folder of clips, no network wanted), UnavailableError (no job), StorageError (no temporary folder,
+    no room for the download).
     """
     if order.training.spec.suspend:
         raise ConfigError(Problem("spec.suspend", "true: the manifest pauses this training", "write false to run it"))
@@ -70,7 +74,7 @@ def missing(order: Order) -> list[str]:
     for look in (_checkpoint, _text_encoder, _clips):
         try:
             look(order)
-        except NoInputError as error:
+        except (NoInputError, StorageError) as error:
             found.append(str(error))
     return found
 
@@ -114,33 +118,31 @@ def _temporary() -> None:
 
 
 def _checkpoint(order: Order) -> None:
-    name = order.resolved.training.pretrained_model_name_or_path
-    path = order.workspace.resolve(name)
-    if not path.exists():
-        raise NoInputError(
-            f"pretrained_model_name_or_path: {name} is no file or folder of the workspace ({path}), and downloads from "
-            "a hub are not supported yet; put the checkpoint there and name its path"
-        )
+    """A download must be allowed and have room; a missing path was found when the model was read."""
+    download = to_download(order)
+    if download is not None:
+        downloads.require(download, order.workspace)
+
+
+def to_download(order: Order) -> downloads.Download | None:
+    """What the run will download first."""
+    cls = next(entry for entry in gpus.CLASSES if (entry is CPU) == (order.training.spec.gpu.class_ == CPU.name))
+    return downloads.pending(order.resolved.training, order.workspace, demands.model_of(order.resolved, cls))
 
 
 def _text_encoder(order: Order) -> None:
-    """Gemma 3, where the checkpoint itself is here; a run that has its index has encoded its captions already."""
-    config = order.resolved.training
-    path = order.workspace.resolve(config.pretrained_model_name_or_path)
-    if order.folder.index.exists() or not path.exists():
+    """Gemma 3, unless it will be downloaded; a run that has its index has encoded its captions already."""
+    if order.folder.index.exists():
         return
-    named = config.pretrained_gemma_model_name_or_path
-    chosen = order.workspace.resolve(named) if named else None
-    if chosen is not None and not chosen.exists():
-        raise NoInputError(
-            f"pretrained_gemma_model_name_or_path: {named} is no folder of the workspace ({chosen}); put Gemma 3 there "
-            "(google/gemma-3-12b-it) or name its folder"
-        )
-    gemma = find_gemma(path, chosen)
+    try:
+        files = Snapshots(order.workspace).find(order.resolved.training)
+    except NotDownloaded:
+        return
+    gemma = find_gemma(files.model, files.gemma)
     if gemma is None:
         raise NoInputError(
-            f"pretrained_gemma_model_name_or_path: there is no Gemma 3 beside {path}; put the folder of "
-            "google/gemma-3-12b-it there as `gemma`, or name it with this key"
+            f"pretrained_gemma_model_name_or_path: there is no Gemma 3 beside {files.model}; put the folder of "
+            "google/gemma-3-12b-it there as `gemma`, or name a folder or a repository of the Hub with this key"
         )
     _ = gemma.config, gemma.tokens, gemma.tensors  # each raises CheckpointError for what is no Gemma 3
 

@@ -1,6 +1,7 @@
 """`ltx2 run` and `ltx2 train`: a training on this machine, from the plan to the summary."""
 
 import contextlib
+import copy
 import os
 import sys
 from argparse import Namespace
@@ -14,9 +15,11 @@ from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator import accept, conditions, host, local, manifest
+from ltx2_operator.api import parse
 from ltx2_operator.attempts import Event
 from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
+from ltx2_operator.doctor.hub import token_of
 from ltx2_operator.machine import as_machine, detect, free_port, host_memory
 from ltx2_operator.pods import Settings
 from ltx2_operator.processes import check_job
@@ -60,6 +63,10 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
     have = host_memory()
     if have is not None:
         host.require(order.training.spec, order.resolved, (cache_plan, plan), have, order.model)
+    download = preflight.to_download(order)
+    environ = dict(os.environ)
+    if download is not None:
+        order = with_token(order, environ)
     with _nothing_left(folder.root), local.locked(folder.root):
         state = local.load_state(folder.root)
         settings = replace(Settings(), metrics_port=free_port())
@@ -68,11 +75,11 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
         old = local.same_run(state, order.resolved.digest)
         obj = local.new_object(order.body, old, datetime.now(UTC))
         jobs = LocalJobs(
-            order.workspace.root, as_machine(found, os.environ), local.secret_source(os.environ, secrets), _now
+            order.workspace.root, as_machine(found, os.environ), local.secret_source(environ, secrets), _now
         )
         walk = local.LocalRun(obj, folder.root, jobs, settings, local.Interrupts(), _tell, order.model)
         walk.save()  # a volume that cannot be written is noticed before anything is said
-        for line in plan_lines(order, plan, cache_plan, settings.metrics_port):
+        for line in plan_lines(order, plan, cache_plan, settings.metrics_port, str(download or "")):
             _say(line)
         with walk.interrupts.listen():
             try:
@@ -96,6 +103,20 @@ def _nothing_left(folder: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     path.rmdir()
         raise
+
+
+def with_token(order: inputs.Order, environ: dict[str, str]) -> inputs.Order:
+    """The order with a Secret for the Hub's token of this machine, if it has one and the manifest names none.
+
+    The value goes into `environ` under the variable's name, where a local run looks for Secrets.
+    """
+    token, _ = token_of(environ)
+    if not token or order.training.spec.secrets.hub_token is not None:
+        return order
+    environ["HF_TOKEN"] = token
+    body = copy.deepcopy(order.body)
+    body["spec"].setdefault("secrets", {})["hubToken"] = {"name": "hub-token-of-this-machine"}
+    return replace(order, body=body, training=parse(body))
 
 
 def finished(folder: RunFolder, digest: str) -> bool:

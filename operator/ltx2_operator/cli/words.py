@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltx2_job.places import GEMMA_KEY, MODEL_KEY, Repository, place_of
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator.accept import size_text
 from ltx2_operator.cli.inputs import Order
@@ -24,8 +25,11 @@ def total_steps(order: Order) -> int | None:
     return int(order.resolved.training.max_train_steps or 0) or None
 
 
-def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int) -> list[str]:
-    """The accepted plan: GPU, memory, prediction, datasets, corrections; what it goes on from; where to look."""
+def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int, download: str = "") -> list[str]:
+    """The accepted plan: GPU, memory, prediction, datasets, corrections, download; what it goes on from; where to look.
+
+    download: what is to be fetched first, in words.
+    """
     where = gpu_text(plan.dump(), {})
     cached = "" if cache_plan.gpu_class == plan.gpu_class else f", cache on {gpu_text(cache_plan.dump(), {})}"
     steps = total_steps(order)
@@ -45,6 +49,8 @@ def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int) -> list[st
         f"  datasets   {datasets_text(order)}",
         f"  corrected  {'; '.join(order.corrections) or 'nothing'}",
     ]
+    if download:
+        lines.append(f"  download   {download}")
     step = newest_step(order.folder)
     if step:
         lines.append(f"  goes on    from step {step}")
@@ -87,6 +93,24 @@ def shown(path: Path) -> str:
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
+def model_flags(order: Order) -> str:
+    """The flags of `ltx2 generate` that open the model of a run, as the user would type them."""
+    config, root = order.resolved.training, order.workspace.root
+    flags = []
+    names = ((MODEL_KEY, "--model"), (GEMMA_KEY, "--gemma"))
+    places = [(flag, place_of(name, root, key)) for key, flag in names if (name := getattr(config, key))]
+    for flag, place in places:
+        flags.append(f"{flag} {shown(place) if isinstance(place, Path) else place}")
+    if isinstance(places[0][1], Repository):
+        if config.ltx2_combined_filename:
+            flags.append(f"--filename {config.ltx2_combined_filename}")
+        elif config.model_flavour != "dev":
+            flags.append(f"--flavour {config.model_flavour}")
+    if root.absolute() != Path.cwd() and any(isinstance(place, Repository) for _, place in places):
+        flags.append(f"--workspace {shown(root)}")
+    return " ".join(flags)
+
+
 def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, Any], file: str | None) -> list[str]:
     """The end of a good run: losses, speed, files, where to look, what to type next."""
     folder = order.folder
@@ -98,7 +122,6 @@ def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, 
         losses.insert(0, f"held-out {held['start']:.4f} → {held['end']:.4f}")
     wrong = [f"{len(items)} warnings in the log" for items in [status.get("warnings") or []] if items]
     prompt = order.resolved.training.validation_prompt or "what the clips show"
-    model = shown(order.workspace.resolve(order.resolved.training.pretrained_model_name_or_path))
     lora = shown(folder.lora)
     lines = [
         f"{order.name}: finished, {steps} steps in {duration_text(seconds)}, {speed}"
@@ -107,7 +130,7 @@ def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, 
         f"  LoRA       {lora} (official names), {shown(folder.lora_diffusers)} (diffusers)",
         f"  look       {shown(folder.loss_png)}, {shown(folder.metrics)}, {shown(folder.report)}"
         + (f", {shown(folder.validation)}/" if folder.validation.is_dir() else ""),
-        f'  next       ltx2 generate --model {model} --lora {lora} --prompt "{prompt}" --output {order.name}.mp4',
+        f'  next       ltx2 generate {model_flags(order)} --lora {lora} --prompt "{prompt}" --output {order.name}.mp4',
     ]
     cluster = (
         f"kubectl apply -f {file}"

@@ -38,7 +38,8 @@ def token_of(environ: Mapping[str, str]) -> tuple[str, str]:
     """(the token, where it stands); two empty texts without one. Environment first, then the login's file."""
     if environ.get("HF_TOKEN"):
         return environ["HF_TOKEN"].strip(), "HF_TOKEN"
-    home = environ.get("HF_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".cache/huggingface")
+    cache = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".cache")
+    home = environ.get("HF_HOME") or str(Path(cache) / "huggingface")
     file = Path(environ.get("HF_TOKEN_PATH") or Path(home) / "token")
     try:
         return file.read_text().strip(), str(file)
