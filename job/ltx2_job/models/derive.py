@@ -79,12 +79,13 @@ def version_of(header: Header) -> Version:
     return version
 
 
-def derive(header: Header) -> Architecture:
-    """The architecture that the shapes describe. Raises CheckpointError where no sizes can be read at all.
+def derive(header: Header, version: Version | None = None) -> Architecture:
+    """The architecture that the shapes describe, as one of `version` if that is given.
 
-    It only reads sizes; whether every tensor fits them is for the comparison with layout.tensors to say.
+    Raises CheckpointError where no sizes can be read at all. Whether every tensor fits the sizes is for the
+    comparison with layout.tensors to say.
     """
-    version = version_of(header)
+    version = version or version_of(header)
     look = _Look({name: entry.shape for name, entry in header.tensors.items()})
     heads = header.section("transformer").get("num_attention_heads")
     if not isinstance(heads, int) or heads < 1:
