@@ -1,7 +1,8 @@
 """What the name of a model means: a path in the workspace, or a repository on the Hub. Torch-free, no network.
 
-An existing path of the workspace wins. A name that ends in .safetensors or begins with /, ./, ../ or ~ is a path, there
-or not. Else `owner/name` is a repository of the Hub, `owner/name@revision` that repository at a branch, tag or commit.
+An existing path of the workspace wins. A name that ends in .safetensors, that begins with /, ./, ../ or ~, or whose
+first part is a folder of the workspace (models/…) is a path, there or not. Else `owner/name` is a repository of the
+Hub, `owner/name@revision` that repository at a branch, tag or commit.
 """
 
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.workspace import Workspace
 
 MODEL_KEY: Final = "pretrained_model_name_or_path"
 GEMMA_KEY: Final = "pretrained_gemma_model_name_or_path"
@@ -64,8 +66,9 @@ def repository_of(name: str) -> Repository | None:
 
 def place_of(name: str, root: Path, field: str = MODEL_KEY) -> Path | Repository:
     """What a name means in the workspace `root`. A path may be missing. Raises ConfigError for neither form."""
-    path = root / Path(name).expanduser()
-    if path.exists() or name.endswith(".safetensors") or name.startswith(_PATH_STARTS):
+    path = Workspace(root).resolve(name)
+    inside = "/" in name and (root / name.partition("/")[0]).is_dir()
+    if path.exists() or inside or name.endswith(".safetensors") or name.startswith(_PATH_STARTS):
         return path
     repository = repository_of(name)
     if repository is None:

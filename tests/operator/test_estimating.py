@@ -130,7 +130,7 @@ def test_a_checkpoint_that_is_not_here_counts_as_its_flavour_and_the_note_says_s
     assert "models/mine.safetensors is not in this workspace: GPU classes are sized for dev" in lines[-1]
     assert "bf16/resident" in groups(lines)[FITS]["h200"]
     assert main(["check", "t.yaml"]) == 66, "a run needs the file itself"
-    assert "models/mine.safetensors does not exist" in capfd.readouterr().err
+    assert "models/mine.safetensors: the checkpoint is not there" in capfd.readouterr().err
 
 
 def test_one_class_in_full_adds_up(here, capfd):

@@ -182,11 +182,11 @@ class Snapshots:
 
 def require_paths(choice: Choice, config: "TrainingConfig") -> None:
     """Raise NoInputError for a path that is not there."""
-    chosen = ((places.MODEL_KEY, "checkpoint", choice.model), (places.GEMMA_KEY, "text encoder", choice.gemma))
+    chosen = ((places.MODEL_KEY, "the checkpoint", choice.model), (places.GEMMA_KEY, "Gemma 3", choice.gemma))
     for key, what, place in chosen:
         if isinstance(place, Path) and not place.exists():
             raise NoInputError(
-                f"{key}: {getattr(config, key)}: the {what} is not there ({place}); put it there, or name another path "
+                f"{key}: {getattr(config, key)}: {what} is not there ({place}); put {what} there, or name another path "
                 "or a repository of the Hub (owner/name)"
             )
 

@@ -15,7 +15,7 @@ from ltx2_job.errors import CheckpointError
 from ltx2_job.models import configs, layout
 from ltx2_job.models.derive import derive
 from ltx2_job.models.gemma import find_gemma
-from ltx2_job.models.header import Header, TensorEntry, read_header
+from ltx2_job.models.header import Header, TensorEntry, fault, read_header
 from ltx2_job.models.kinds import LTX2, LTX25, Kind, kind_of, official
 from ltx2_job.models.names import PARTS, is_unused, place
 from ltx2_job.models.planner import plan_load
@@ -155,10 +155,10 @@ def _folder(path: Path) -> Inspection:
             sources["text_encoder"] = [each.entry for each in gemma.tensors.values()]
         use = f"yes, as pretrained_model_name_or_path: {path}"
         return _of_folder(path, LTX2, f"LTX-{source.version}, folder in diffusers' layout", sources, use)
-    gemma = find_gemma(path, path)  # raises CheckpointError for a folder that holds none
-    config = gemma.config if gemma is not None else {}
-    entries = [each.entry for each in gemma.tensors.values()] if gemma is not None else []
-    text = config.get("text_config", config)
+    gemma = find_gemma(path)
+    if gemma is None:
+        raise fault(f"{path} is a folder without model_index.json and without Gemma 3", "name the file itself")
+    entries, text = [each.entry for each in gemma.tensors.values()], gemma.text_config
     title = f"Gemma 3, {text.get('num_hidden_layers')} layers of {text.get('hidden_size')}, with its tokenizer"
     use = f"yes, as pretrained_gemma_model_name_or_path: {path}"
     return _of_folder(path, "gemma-3", title, {"text_encoder": entries}, use)

@@ -34,6 +34,13 @@ def test_what_exists_is_a_path(tmp_path):
     assert place_of("Lightricks/LTX-2", tmp_path) == tmp_path / "Lightricks/LTX-2"
 
 
+def test_what_begins_with_a_folder_of_the_workspace_is_a_path(tmp_path):
+    """Catches a slip of the pen in models/… that would be looked for on the Hub."""
+    (tmp_path / "models").mkdir()
+    assert place_of("models/gema", tmp_path) == tmp_path / "models/gema"
+    assert isinstance(place_of("modles/gemma", tmp_path), Repository)
+
+
 @pytest.mark.parametrize("name", ["ltx", "a/b/c", "own/my model", "own/..", "-own/x", "own/x@", "own/x:file", "a//b"])
 def test_neither_form_is_a_mistake(tmp_path, name):
     with pytest.raises(ConfigError, match="is no path of the workspace and no repository"):

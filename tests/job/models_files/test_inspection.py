@@ -197,7 +197,7 @@ def test_the_command(tmp_path, tiny23, capsys):
     assert main(["inspect", str(page)]) == 78
     assert "is not a safetensors file" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path)]) == 78
-    assert "holds no Gemma 3" in capsys.readouterr().err
+    assert "without Gemma 3; name the file itself" in capsys.readouterr().err
 
 
 def test_a_folder_in_diffusers_layout(tiny20, tmp_path, capsys):
