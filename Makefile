@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint format setup generate lock clean help
+.PHONY: demo test test-kill lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -37,6 +37,12 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 
 test: lint ## lint, then every test that this machine can run; says what was skipped and why
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+KILLS ?= 200
+TERMS ?= 100
+SEED ?= 1
+test-kill: .venv/ready ## break 300 runs (kill -9, SIGTERM, full volume) and compare their ends; KILLS=200 TERMS=100 SEED=1
+	@cd tests && ../$(BIN)/python -m kills.campaign --kills $(KILLS) --terms $(TERMS) --seed $(SEED)
 
 format: .venv/ready ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,7 @@ process can run another. So what runs is a module-level function with arguments 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -27,7 +28,9 @@ Say = Callable[[str], None]
 
 @dataclass
 class Child:
-    """A process that runs one function; ends with its JobError's exit code, 70 for any other exception."""
+    """A process that runs one function: ends with what it returns, its JobError's exit code, or 70 for any other
+    exception.
+    """
 
     process: BaseProcess
     pipe: Connection  # what the child says arrives here
@@ -47,6 +50,12 @@ class Child:
         except EOFError:
             return ""
 
+    def send(self, number: int) -> None:
+        """A signal; nothing where it has ended."""
+        if self.process.pid is not None and self.process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
     def kill(self) -> int:
         """SIGKILL, and wait; the code is 0 where it had ended by itself."""
         self.process.kill()
@@ -54,8 +63,8 @@ class Child:
         return self.process.exitcode or 0
 
 
-def fork(function: Callable[..., None], *arguments: Any) -> Child:
-    """Run `function(say, *arguments)` in a child; `say(word)` sends a word to the parent."""
+def fork(function: Callable[..., int | None], *arguments: Any) -> Child:
+    """Run `function(say, *arguments)` in a child; `say(word)` sends a word to the parent. It returns its exit code."""
     hearing, saying = _SERVER.Pipe(duplex=False)
     process = _SERVER.Process(target=_run, args=(saying, function, arguments), daemon=True)
     process.start()
@@ -63,14 +72,13 @@ def fork(function: Callable[..., None], *arguments: Any) -> Child:
     return Child(process, hearing)
 
 
-def _run(pipe: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run(pipe: Connection, function: Callable[..., int | None], arguments: tuple[Any, ...]) -> None:
     code = 70
     try:
         import torch
 
         torch.set_num_threads(1)  # a forked child has lost OpenMP's threads
-        function(lambda word: _say(pipe, word), *arguments)
-        code = 0
+        code = function(lambda word: _say(pipe, word), *arguments) or 0
     except JobError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         code = error.exit_code

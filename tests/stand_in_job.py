@@ -2,8 +2,9 @@
 
 `install(folder)` puts it there. A run looks into <workspace>/behaviour.json for "<stage>-<attempt>" (or "<stage>"):
 {"exit": code, "word": {...}, "after": number of starts to wait for, "wait": seconds until SIGTERM, "deaf": true to
-ignore SIGTERM, "kill": true to die of SIGKILL, "no_result": true, "rank": {"1": {...}}}. Every start is a line in
-<workspace>/calls.jsonl: argv, environment, working folder, the mounted files.
+ignore SIGTERM, "lingers": true to leave its last word at SIGTERM and go on, "kill": true to die of SIGKILL,
+"no_result": true, "rank": {"1": {...}}}. Every start is a line in <workspace>/calls.jsonl: argv, environment, working
+folder, the mounted files.
 """
 
 import json
@@ -43,17 +44,22 @@ def main() -> None:
     what = known.get(f"{stage}-{attempt}", known.get(stage, {}))
     what = what.get("rank", {}).get(os.environ.get("JOB_COMPLETION_INDEX", "0"), what)
 
-    def leave(code: int, **more: object) -> None:
+    def say(code: int, **more: object) -> None:
         word = {
             "version": 1, "run": options["--run"], "uid": os.environ["LTX2JOB_UID"], "attempt": int(attempt),
             "stage": stage, "exitCode": code, "message": f"the stand-in left with {code}", **more,
             **what.get("word", {}),
         }  # fmt: skip
         Path(os.environ["LTX2JOB_TERMINATION_LOG"]).write_text(json.dumps(word))
+
+    def leave(code: int, **more: object) -> None:
+        say(code, **more)
         sys.exit(code)
 
     if what.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif what.get("lingers"):
+        signal.signal(signal.SIGTERM, lambda *_: (say(85, checkpoint=CHECKPOINT), (workspace / "said").touch()))
     else:
         signal.signal(signal.SIGTERM, lambda *_: leave(85, checkpoint=CHECKPOINT))
     while len((workspace / "calls.jsonl").read_text().splitlines()) < what.get("after", 0):

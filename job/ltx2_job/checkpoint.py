@@ -12,6 +12,7 @@ Everything is written and synced in a hidden temporary folder, which is then ren
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -62,14 +63,12 @@ def save(
 
     `guard` is called right before the rename and may raise (the fence of the run). OSError as the volume gives it.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{_HIDDEN}{name_of(step)}-{secrets.token_hex(4)}"
     temporary.mkdir()
     try:
         for name, tensors in ((ADAPTER, adapter), (OPTIMIZER, optimizer)):
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, temporary / name)
+            _write_tensors(temporary / name, tensors)
             (temporary / name).chmod(0o644)  # the library makes it readable by its writer alone
         _write(temporary / STATE, json.dumps({"version": VERSION, "step": step, **state}, indent=2, sort_keys=True))
         files = {name: _seal(temporary / name) for name in (ADAPTER, OPTIMIZER, STATE)}
@@ -222,6 +221,19 @@ def _origin(path: Path) -> str | None:
         return json.loads((path / STATE).read_bytes()).get("origin", "")
     except ValueError:
         return None
+
+
+def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))  # the library hides what the volume said in a text
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _write(path: Path, text: str) -> None:

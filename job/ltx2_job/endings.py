@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from ltx2_job import exitcodes
+from ltx2_job.console import size_text
 from ltx2_job.errors import JobError
+from ltx2_job.storage import CLOSED, FULL, free
 
 _GPU_MEMORY: Final = (
     "CUDA out of memory",
@@ -39,8 +41,6 @@ _EXTRA: Final = frozenset(
         "matplotlib",
     )
 )
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _UNREACHABLE: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
@@ -83,10 +83,10 @@ def _storage(error: OSError, workspace: Path | None) -> Ending | None:
     """The ending of an error of the volume or the network; None for any other OSError (a missing file is a defect)."""
     name = error.filename if isinstance(error.filename, (str, bytes)) else None
     path = Path(os.fsdecode(name)) if name else None
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return Ending(exitcodes.STORAGE, _full(path))
     inside = path is not None and workspace is not None and path.absolute().is_relative_to(workspace.absolute())
-    if error.errno in _NOT_WRITABLE and inside:
+    if error.errno in CLOSED and inside:
         return Ending(
             exitcodes.STORAGE,
             f"{path}: {error.strerror} for uid {os.getuid()}; make the volume writable for it (fsGroup, chown)",
@@ -97,7 +97,8 @@ def _storage(error: OSError, workspace: Path | None) -> Ending | None:
 
 
 def _full(path: Path | None) -> str:
-    return f"{path or 'the volume'}: no space left; grow the claim, then run again: nothing is lost"
+    left = f" ({size_text(free(path))} free)" if path is not None else ""
+    return f"{path or 'the volume'}: no space left{left}; grow the claim, then run again: nothing is lost"
 
 
 def _says(error: BaseException, texts: tuple[str, ...]) -> bool:

@@ -6,11 +6,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+from ltx2_job import exitcodes
 from ltx2_job.console import Console, describe, describe_transfer
 from ltx2_job.errors import JobError
 from ltx2_job.fence import Fence
@@ -63,6 +64,9 @@ class Reporter:
 
     def stopping(self) -> None:
         """SIGTERM or SIGINT has come; safe to call from a signal handler."""
+
+    def leaving(self, message: str) -> None:
+        """Told to stop, and everything is on disk: a kill from here on changes nothing."""
 
     def traceback(self, text: str) -> None:
         """The long story of an unexpected end, for the log."""
@@ -202,7 +206,8 @@ class LiveReporter(Reporter):
     def resumed(self, step: int) -> None:
         """Cut metrics.jsonl back to this step and say so."""
         self._numbers.close()
-        kept = [line for line in self._run.metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        lines = self._run.metrics.read_text(encoding="utf-8").splitlines() if step else []  # from step 0 on everything is measured anew
+        kept = [line for line in lines if _step_of(line) <= step]
         self._fence.check()
         write_atomic(self._run.metrics, "".join(line + "\n" for line in kept))
         self._numbers = self._run.metrics.open("a", encoding="utf-8", buffering=1)
@@ -225,6 +230,12 @@ class LiveReporter(Reporter):
     def stopping(self) -> None:
         """Wake the thread that answers the signal."""
         self._stop_seen.set()
+
+    def leaving(self, message: str) -> None:
+        """Write the last word already now: whoever kills this process while it takes itself apart finds it."""
+        self._fence.check()
+        page = self.progress.last_word(exitcodes.STOPPED, message)
+        write_last_word(page, self._termination_log, self._run, self.progress.attempt)
 
     def traceback(self, text: str) -> None:
         """Into the log, whole."""
@@ -253,23 +264,26 @@ class LiveReporter(Reporter):
             logging.getLogger("ltx2_job").removeHandler(self._handler)
             if self.server is not None:
                 self.server.close()
-            self._log.close()
-            self._numbers.close()
+            for file in (self._log, self._numbers):
+                with contextlib.suppress(OSError):  # what a full volume did not take is not taken now either
+                    file.close()
 
     def _announce(self) -> None:
         self._stop_seen.wait()
         if not self._closed:
-            with contextlib.suppress(JobError):  # the main thread meets the same fence and ends by it
+            with contextlib.suppress(JobError, OSError):  # the main thread meets the same and ends by it
                 self.info(f"{_doing(self.progress)}; again to stop at once")
 
     def _append(self, numbers: Mapping[str, Any]) -> None:
         self._guard()
         line = {"time": round(time.time(), 3), **{key: _number(value) for key, value in numbers.items()}}
-        self._numbers.write(json.dumps(line, allow_nan=False) + "\n")
+        with _named(self._run.metrics):
+            self._numbers.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _write_log(self, level: str, message: str) -> None:
         self._guard()
-        self._log.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {level} {message}\n")
+        with _named(self._run.log):
+            self._log.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {level} {message}\n")
 
     def _guard(self) -> None:
         now = self._clock()
@@ -288,6 +302,16 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """One record, one line of the log."""
         self._reporter._write_log(record.levelname, record.getMessage())
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in the error of a write that the volume refused: the system's own error names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _number(value: float) -> float | None:

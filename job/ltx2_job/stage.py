@@ -13,7 +13,7 @@ from ltx2_job.errors import ConfigError, Problem, Stopped
 from ltx2_job.fence import Fence, Owner
 from ltx2_job.reporter import LiveReporter, Reporter
 from ltx2_job.same_run import require_same
-from ltx2_job.workspace import RunFolder, Workspace, read_json, write_json
+from ltx2_job.workspace import RunFolder, Workspace, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     from ltx2_job.config import DatasetConfig, Resolved, TrainingConfig
@@ -186,6 +186,7 @@ def open_stage(
     if stage.rank != 0:
         return stage
     stage.fence = Fence.claim(run, Owner.now(uid, attempt, environ.get("LTX2JOB_POD_UID", "")))
+    sweep(run)
     ensure_same_run(run, resolved.dump(), stage.config.resume_from_checkpoint)
     write_json(run.plan, _read(files / "plan.json"))
     log = environ.get("LTX2JOB_TERMINATION_LOG")

@@ -49,7 +49,11 @@ def supervise(order: Order, arguments: Sequence[str], environ: Mapping[str, str]
         _last_word(order, error.exit_code, str(error), environ, main_node=True)
         return error.exit_code
     command = [sys.executable, "-m", "ltx2_job.cli", *arguments, WORKER_FLAG]
+    before = _told(order)
     code = Launcher(command, layout.environments(environ), grace, other_nodes=layout.nodes > 1).run()
+    told = _told(order)
+    if code == exitcodes.STOPPED_UNSAVED and told != before and told.get("exitCode") == exitcodes.STOPPED:
+        code = exitcodes.STOPPED  # killed (a second Ctrl-C, the end of the grace period) when all was on disk already
     meaning = exitcodes.lookup(code).meaning
     if _last_word(order, code, meaning, environ, main_node=layout.node == 0) and code != exitcodes.OK:
         print(f"error: {meaning}", file=sys.stderr)  # the workers could not say so themselves
@@ -105,7 +109,7 @@ def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str]
     What the attempt last said of itself (at its newest checkpoint) stays in it: step, checkpoint, losses.
     """
     log, run = _termination_log(environ), _run_folder(order)
-    before = _read(run.attempts / f"{order.attempt}.json") if run is not None else {}
+    before = _told(order)
     if before.get("stage") != order.stage:
         before = {}
     told = _read(log) if log is not None else before
@@ -126,6 +130,12 @@ def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str]
     with contextlib.suppress(OSError):  # the exit code itself is the message that cannot be lost
         write_last_word(page, log, run if ours else None, order.attempt)
     return True
+
+
+def _told(order: Order) -> dict[str, Any]:
+    """What the attempt last said of itself on the volume; empty if nothing."""
+    run = _run_folder(order)
+    return _read(run.attempts / f"{order.attempt}.json") if run is not None else {}
 
 
 def _owns(run: RunFolder, order: Order, environ: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,12 @@ def expanded(path: str | Path) -> Path:
         raise ConfigError(Problem(str(path), "that user has no home folder here", "write the whole path")) from None
 
 
+def name_of(path: Path, workspace: Path) -> str:
+    """A path as messages name it: relative to the workspace where it lies in it; bytes that are no text as \\xNN."""
+    text = path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else str(path)
+    return os.fsencode(text).decode(errors="backslashreplace")
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or nothing: temporary file beside it, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +87,23 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            error.filename = str(path)  # what a person knows; a failed write names no file at all
         raise
     sync(path.parent)
+
+
+def sweep(run: RunFolder) -> None:
+    """Remove what a killed process left half written in a run's folder. Call as its only owner, before writing."""
+    for folder in (run.root, run.attempts, run.validation):
+        for path in folder.glob(".*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -50,7 +50,7 @@ def classify(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], n
 
     job: the batch/v1 Job as a dict, None when it no longer exists. pods: every pod that carries its labels.
     """
-    report = _report(pods)
+    report = last_word(pods)
     if job is not None:
         failed = job_condition(job, "Failed")
         if failed is not None:
@@ -230,7 +230,7 @@ def _codes(pods: Sequence[Mapping[str, Any]], zero: bool = False) -> list[int]:
     return [code for code in codes if isinstance(code, int) and (code == 0) == zero]
 
 
-def _report(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def last_word(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The launcher's last word: the message of rank 0 where there is one, else any that parses."""
     best: Mapping[str, Any] = {}
     for pod in pods:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from ltx2_job.exitcodes import Action
 from ltx2_job.workspace import read_json, write_json
 from ltx2_operator import attempts, conditions
 from ltx2_operator.attempts import Create, CreateJob, Delete, Event
-from ltx2_operator.classify import classify
+from ltx2_operator.classify import classify, last_word
 from ltx2_operator.observed import Observed
 from ltx2_operator.pods import Settings
 from ltx2_operator.progress import READ_EVERY, PageError, fetch
@@ -97,7 +97,8 @@ class LocalRun:
     sleep: Callable[[float], None] = time.sleep
     _page: Mapping[str, Any] | None = None
     _page_at: datetime | None = None
-    _killed: bool = field(default=False)
+    _killed: frozenset[str] | None = None  # the pods that a second Ctrl-C killed
+    _saved: bool = False  # whether they had said before that all was on disk
 
     @property
     def status(self) -> dict[str, Any]:
@@ -142,6 +143,8 @@ class LocalRun:
         return outcome.requeue_after
 
     def _observe(self) -> Observed:
+        killed = [pod for pod in self.jobs.pods if pod["metadata"]["name"] in (self._killed or ())]
+        self._saved |= last_word(killed).get("exitCode") == exitcodes.STOPPED
         groups = {
             kind: [body for (one, _), body in self.jobs.objects.items() if one == kind]
             for kind in ("ConfigMap", "PersistentVolumeClaim", "Service")
@@ -172,8 +175,8 @@ class LocalRun:
         if self.interrupts.count and not self.obj["spec"].get("suspend"):
             self.edit(suspend=True)
             self.jobs.changed = True
-        if self.interrupts.count > 1 and not self._killed:
-            self._killed = True
+        if self.interrupts.count > 1 and self._killed is None:
+            self._killed = frozenset(pod for _, pod in self.jobs.processes)
             self.jobs.kill()
 
     def edit(self, **spec: Any) -> None:
@@ -202,7 +205,7 @@ class LocalRun:
             code = last.get("exitCode") or exitcodes.SOFTWARE
             return REASON_CODES.get(reason, int(code))
         if conditions.is_true(found, "Suspended"):
-            return exitcodes.STOPPED_UNSAVED if self._killed else exitcodes.STOPPED
+            return exitcodes.STOPPED_UNSAVED if self._killed and not self._saved else exitcodes.STOPPED
         accepted = conditions.get_condition(found, "Accepted")
         if accepted is not None and accepted["status"] == conditions.FALSE:
             return REASON_CODES.get(accepted["reason"], exitcodes.CONFIG)

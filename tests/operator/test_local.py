@@ -532,6 +532,20 @@ def test_a_second_ctrl_c_stops_at_once(place):
     assert time.monotonic() - begun < 20
 
 
+def test_a_second_ctrl_c_after_the_checkpoint_is_a_stop_like_any_other(place):
+    """The process has said that all is on disk and takes its time to end. Catches calling its work lost."""
+    clock, interrupts = Clock(), Interrupts()
+    behave(place, train_1={"wait": 60, "lingers": True})
+
+    def sleep(seconds):
+        ready = ("ready-train-1", "said")[interrupts.count :][:1]
+        interrupts.count += any((place / name).exists() for name in ready)
+        clock.sleep(seconds)
+
+    code, run, _ = walk(place, fresh(), clock, interrupts, sleep, Settings(grace_seconds=3600))
+    assert (code, run.status["state"], run.status["checkpoint"]["step"]) == (85, "Suspended", 812)
+
+
 def test_a_failed_run_gets_another_attempt_when_the_command_is_typed_again(place):
     clock = Clock()
     behave(place, train_1={"exit": 73})

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from ltx2_job.caching.remember import Memory
-from ltx2_job.caching.storage import writing
 from ltx2_job.caching.survey import Workers
 from ltx2_job.caching.work import AudioItem, TextItem, VideoItem, Work, on_gpu, precision, set_failed
 from ltx2_job.data.audio import RATE
@@ -22,6 +21,7 @@ from ltx2_job.data.pixels import prepare
 from ltx2_job.errors import GPUOutOfMemoryError
 from ltx2_job.models.autoencoders import encode_audio, encode_video
 from ltx2_job.models.mel import WINDOW, log_mel
+from ltx2_job.storage import writing
 from ltx2_job.store import AUDIO, TEXT, VIDEO
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from ltx2_job.caching.manage import in_use, memory_path, remember_index
 from ltx2_job.caching.remember import Memory
 from ltx2_job.caching.report import build_report, overused, skip_lines, uneven_rates
-from ltx2_job.caching.storage import require_space, writing
 from ltx2_job.caching.survey import Skipped, Workers, survey
 from ltx2_job.caching.work import Stores, Work, index_of, plan_work
 from ltx2_job.data.index import Index
 from ltx2_job.errors import ConfigError, DataError, Problem
+from ltx2_job.storage import require_space, writing
 from ltx2_job.store import KINDS
 from ltx2_job.workspace import write_json
 

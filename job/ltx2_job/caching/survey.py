@@ -23,6 +23,7 @@ from ltx2_job.data.captions import captions
 from ltx2_job.data.decoder import Decoder, Probe, Unusable
 from ltx2_job.data.sizes import Timing, clip_frames, timing, training_size
 from ltx2_job.discover import find_clips
+from ltx2_job.workspace import name_of
 
 if TYPE_CHECKING:
     from ltx2_job.config import DatasetConfig
@@ -263,12 +264,6 @@ def find(workspace: "Workspace", dataset: "DatasetConfig") -> list[Found]:
         Found(dataset, dataset.id, path, name_of(path, workspace.root), path.relative_to(folder).as_posix())
         for path in find_clips(folder, named)
     ]
-
-
-def name_of(path: Path, workspace: Path) -> str:
-    """A path as messages name it: relative to the workspace where it lies in it; bytes that are no text as \\xNN."""
-    text = path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else str(path)
-    return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def nameable(found: Found, skip: Callable[[Found, Unusable], None]) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ltx2_job import checkpoint, exitcodes
 from ltx2_job.errors import JobError, Stopped
 from ltx2_job.models.transformer import LTX2Transformer
 from ltx2_job.stage import Stage
+from ltx2_job.storage import writing
 from ltx2_job.training.adapters import AdapterSet
 from ltx2_job.training.course import Course
 from ltx2_job.training.held_out import HeldOut
@@ -121,7 +122,7 @@ class Between:
         self.observe(late)
         if self.course.step:
             self.save()
-        raise Stopped(f"told to stop: step {self.course.step} of {self.total} is done and on disk")
+        self._leave(f"told to stop: step {self.course.step} of {self.total} is done and on disk")
 
     def leave_if_cut_short(self) -> None:
         """After the last step: raise Stopped where a stop kept it from being measured or shown.
@@ -129,9 +130,11 @@ class Between:
         Its checkpoint is on disk; the next attempt makes up for what is missing and finishes.
         """
         if self.course.step not in self.course.held_out or self.cut_short:
-            raise Stopped(
-                f"told to stop: all {self.total} steps are done and on disk, the last is not measured or shown"
-            )
+            self._leave(f"told to stop: all {self.total} steps are done and on disk, the last is not measured or shown")
+
+    def _leave(self, message: str) -> NoReturn:
+        self.stage.reporter.leaving(message)
+        raise Stopped(message)
 
     def boundary(self) -> bool:
         """Whether anything is due after this step; alike on every process, or they would learn of a stop at different
@@ -146,9 +149,12 @@ class Between:
             return
         self.stage.reporter.state("validating")
         found = self.held_out.measure(self.model)
-        if found is not None:
-            self.course.held_out[step] = found
-            self.stage.reporter.held_out(step, found.total, {"loss_video": found.video, "loss_audio": found.audio})
+        if found is None:
+            # Every process knows it from the same sums: all leave at this step, and the next attempt measures it.
+            self.told = True
+            return
+        self.course.held_out[step] = found
+        self.stage.reporter.held_out(step, found.total, {"loss_video": found.video, "loss_audio": found.audio})
 
     def save_if_due(self) -> None:
         """A checkpoint at its interval and at the end."""
@@ -168,7 +174,11 @@ class Between:
                 for key, view in self.adapters.split(flat).items()
             }
             folder, step = self.stage.run.checkpoints, self.course.step
-            path = checkpoint.save(folder, step, self.adapters.views, moments, self._state(), self.stage.fence.check)
+            size = sum(tensor.nbytes for tensor in (*moments.values(), *self.adapters.views.values()))
+            with writing(self.stage, folder, lambda: size):
+                path = checkpoint.save(
+                    folder, step, self.adapters.views, moments, self._state(), self.stage.fence.check
+                )
             checkpoint.purge(folder, self.stage.config.checkpoints_total_limit, self.course.origin)
             self.stage.reporter.checkpoint(step, path, time.monotonic() - began)
         self.saved = self.course.step
@@ -176,16 +186,16 @@ class Between:
     def validate_if_due(self) -> None:
         """Videos at their interval and at the end."""
         if self._validating():
-            self._make_videos()
+            self._make_videos(wanted=True)
 
     def validate_at_start(self) -> None:
         """Videos of the untrained model; or of the step resumed from, where a kill came before they were made."""
-        made = self.stage.run.validation / checkpoint.name_of(self.course.step)
-        if self._validating() and not made.exists():
-            self._make_videos()
+        if self._validating():
+            made = self.stage.run.validation / checkpoint.name_of(self.course.step)
+            self._make_videos(wanted=not made.exists())
 
-    def _make_videos(self) -> None:
-        if self.processes.first and self.validate is not None:
+    def _make_videos(self, wanted: bool) -> None:
+        if self.processes.first and self.validate is not None and wanted:
             self.stage.reporter.state("validating")
             self.model.eval()
             try:
@@ -193,9 +203,11 @@ class Between:
                     files = self.validate(self.model, self.course.step)
                 self.stage.reporter.validation(self.course.step, files)
             except Stopped:
-                # The loop sees the stop too, and leaves with a checkpoint, together with the other processes.
                 self.cut_short = True
             self.model.train()
+        # The others make no videos, but have to leave at this step too: the next attempt makes up for what is missing.
+        self.cut_short = self.processes.any(self.cut_short)
+        self.told |= self.cut_short
 
     def _measuring(self) -> bool:
         return self.course.step == 0 or self._due(self.stage.config.eval_steps_interval)

@@ -163,6 +163,8 @@ def _begin(stage: Stage, processes: Processes, adapters: AdapterSet, optimizer: 
         key = "max_train_steps" if stage.config.max_train_steps else "num_train_epochs"
         remedy = f"raise {key}, or name an earlier checkpoint in resume_from_checkpoint"
         raise ConfigError(Problem(key, f"makes {total} steps, but checkpoint {path.name} has done more", remedy))
+    if processes.first:  # a kill may have come between a checkpoint and the removal of the surplus one
+        checkpoint.purge(stage.run.checkpoints, stage.config.checkpoints_total_limit, course.origin)
     return course
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from torch import Tensor
 
+from ltx2_job.workspace import sync
+
 CRF = "17"  # x264's "visually lossless": what is judged is the model, not the encoder
 
 
@@ -24,9 +26,9 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, wave: np.ndarray | Non
     louder samples are clipped. Raises OSError if the volume refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a name that nobody takes for a clip
     try:
-        with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             _, height, width, _ = frames.shape
             video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             video.width, video.height, video.pix_fmt = width, height, "yuv420p"
@@ -51,6 +53,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, wave: np.ndarray | Non
                 frame.sample_rate, frame.pts = rate, 0
                 container.mux(sound.encode(frame))
                 container.mux(sound.encode(None))
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ No text encoder is needed. The decoders are loaded after the sampling and freed 
 training has the memory to itself again.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +31,17 @@ Validator = Callable[["LTX2Transformer", int], list[Path]]
 def make_validator(stage: "Stage", checkpoint: Checkpoint, index: Index, store: Store) -> Validator | None:
     """What the trainer calls with its model and step: it writes validation/step-<n>/*.mp4 and returns the files.
 
-    None if the run makes no sample clips: switched off, no prompt, or not rank 0 (one GPU makes them all). The callable
-    raises Stopped between two sampling steps when the stage is told to stop, Superseded when another attempt owns the
-    run.
+    None if the run makes no sample clips: switched off, no prompt, or not rank 0 (one GPU makes them all). A step's
+    folder is complete or absent. The callable raises Stopped between two sampling steps when the stage is told to stop,
+    Superseded when another attempt owns the run.
     """
     if stage.config.validation_disable or "validation" not in index.prompts or stage.rank != 0:
         return None
     keys = [index.prompts[name]["key"] for name in ("validation", "negative")]
     text = index.prompts["validation"]["text"]
     sounding = any(each.audio_key for each in index.samples)
+    if stage.run.validation.exists():
+        write_gallery(stage.run.validation, stage.run_name, text)  # a kill may have come between clips and page
 
     def validate(model: "LTX2Transformer", step: int) -> list[Path]:
         wanted = requests(stage.config)
@@ -48,9 +51,14 @@ def make_validator(stage: "Stage", checkpoint: Checkpoint, index: Index, store: 
         stage.stop.check()
         stage.fence.check()
         folder = stage.run.validation / f"step-{step:07d}"
-        files = [write_clip(folder / f"{name(each)}.mp4", each, clip) for each, clip in zip(wanted, clips, strict=True)]
+        hidden = folder.with_name(f".{folder.name}.tmp")
+        for each, clip in zip(wanted, clips, strict=True):
+            write_clip(hidden / f"{name(each)}.mp4", each, clip)
+        if folder.exists():  # made by a course that was thrown away
+            shutil.rmtree(folder)
+        hidden.rename(folder)
         write_gallery(stage.run.validation, stage.run_name, text)
-        return files
+        return [folder / f"{name(each)}.mp4" for each in wanted]
 
     return validate
 

@@ -1,26 +1,81 @@
-"""Runs killed (SIGKILL) in cache, step, save and validation end with the same bits as the unbroken one."""
+"""Runs that are killed, or told to stop, in cache, step, save and validation end as the unbroken one: a sample.
 
+`make test-kill` breaks hundreds (tests/kills).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from kills import Whole, broken, chosen, unbroken
+from kills import campaign
+from kills.breaking import Record, Whole, broken, unbroken
+from kills.moments import ALL, KILL, PHASES, TERM, Case, plan
+
+Find = Callable[[int], Whole]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny20: Path) -> Whole:
-    """The unbroken run."""
-    return unbroken(tmp_path_factory.mktemp("kill") / "unbroken", tiny20)
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny20: Path) -> Find:
+    """The unbroken run of so many processes."""
+
+    @cache
+    def find(processes: int) -> Whole:
+        return unbroken(tmp_path_factory.mktemp("kill") / f"unbroken-{processes}", tiny20, processes)
+
+    return find
 
 
-def test_a_run_killed_in_every_phase_ends_the_same(tmp_path: Path, whole: Whole) -> None:
-    """Four kills, one per phase, in one run whose cache is empty at first."""
-    ended, hits = broken(tmp_path / "run", whole, chosen(4, seed=1), with_cache=False)
-    assert ended == whole.hashes and hits >= 3
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("caching", KILL, 1, ALL, "caching", 1),
+        Case("saving", KILL, 1, ALL, "saving", 1),
+        Case("training", KILL, 2, "0", "training", 1),
+        Case("validating", KILL, 1, ALL, "validating", 1),
+        Case("stop-caching", TERM, 1, ALL, "caching", 1),
+        Case("stop-validating", TERM, 2, ALL, "validating", 1),
+    ],
+    ids=lambda case: case.name,
+)
+def test_a_broken_run_ends_as_the_unbroken_one(tmp_path: Path, whole: Find, case: Case) -> None:
+    """The record says what was wrong: files, hashes, steps lost, exit codes, processes left over."""
+    record = broken(tmp_path / case.name, whole(case.processes), case)
+    assert not record.problems
+    assert -9 in record.codes if case.signal == KILL else set(record.codes) == {85}
 
 
-def test_a_training_killed_at_random_moments_ends_the_same(tmp_path: Path, whole: Whole) -> None:
-    """Four more kills, in step, save and validation."""
-    moments = [kill for kill in chosen(8, seed=2) if kill.phase != "caching"][:4]
-    ended, hits = broken(tmp_path / "run", whole, moments, with_cache=True)
-    assert ended == whole.hashes and hits >= 3
+def test_the_plan_of_a_campaign() -> None:
+    """The phases in even turns, a third with two processes, and the same again from the same seed."""
+    cases = plan(KILL, 200, seed=1)
+    assert [sum(case.phase == phase for case in cases) for phase in PHASES] == [50] * 4
+    assert sum(case.processes == 2 for case in cases) == 67
+    assert {case.target for case in cases if case.processes == 2 and case.phase != "caching"} == {ALL, "0", "1"}
+    timetable = dict.fromkeys(PHASES, [1.0, 2.0])
+    moments = [[next(case.moments(timetable)) for case in plan(KILL, 200, seed)] for seed in (1, 1, 2)]
+    assert moments[0] == moments[1] != moments[2] and len(set(moments[0])) == 200
+
+
+def test_a_campaign_goes_on_where_it_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs that are in the log and in order are not done again; one wrong end is an exit code."""
+    asked: list[list[str]] = []
+
+    def do(folder: Path, cases: list[Case], kinds: list[str], log: Path) -> None:
+        asked.append([case.name for case in cases])
+
+    monkeypatch.setattr(campaign, "_do", do)
+    log = tmp_path / "kills.jsonl"
+    records = [asdict(Record(f"KILL-00{i}", KILL, 1, ALL, "caching", codes=[-9])) for i in range(2)]
+    log.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"case": "KILL-0')
+    words = ["--terms", "0", "--no-full", "--log", str(log), "--kills"]
+    assert campaign.main([*words, "2"]) == 0 and not asked
+    assert "2 of 2 ended as the unbroken run did" in capsys.readouterr().out
+    assert campaign.main([*words, "3"]) == 1 and asked == [["KILL-002"]]
+    log.write_text(json.dumps(records[0] | {"problems": ["metrics.jsonl differs"]}) + "\n")
+    assert campaign.main([*words, "1"]) == 1 and asked[1:] == [["KILL-000"]]
+    assert "0 of 1 ended as the unbroken run did; wrong: KILL-000" in capsys.readouterr().out

@@ -1,0 +1,62 @@
+"""What a full or read-only volume means, said with numbers and a remedy. Torch-free."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ltx2_job.console import size_text
+from ltx2_job.errors import StorageError
+from ltx2_job.workspace import name_of
+
+if TYPE_CHECKING:
+    from ltx2_job.stage import Stage
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def writing(stage: "Stage", root: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Turn the volume's errors of the body into StorageError; others pass.
+
+    root: what is written to, where the error does not name a file. needed: bytes still to be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = name_of(Path(os.fsdecode(error.filename or root)), stage.workspace.root)
+        if error.errno in FULL:
+            raise full(stage, root, needed(), named) from error
+        if error.errno in CLOSED:
+            raise StorageError(
+                f"{named}: {error.strerror} for user {os.geteuid()}; make the folder writable for it (fsGroup, chown), "
+                f"then `ltx2 retry {stage.run_name}`: nothing is lost"
+            ) from error
+        raise
+
+
+def require_space(stage: "Stage", root: Path, needed: int) -> None:
+    """Raise StorageError now rather than after hours if the volume cannot hold what is certain to be written."""
+    if needed > free(root):
+        raise full(stage, root, needed)
+
+
+def full(stage: "Stage", root: Path, needed: int, named: str = "") -> StorageError:
+    """The error of a volume without space for `needed` more bytes; `named`: the file that met it."""
+    where = named or f"{name_of(root, stage.workspace.root)}/"
+    return StorageError(
+        f"{where}: no space left (needs about {size_text(needed)} more, {size_text(free(root))} free); "
+        f"grow the claim {stage.run_name}-data or free space with `ltx2 cache gc`, "
+        f"then `ltx2 retry {stage.run_name}`: nothing is lost"
+    )
+
+
+def free(path: Path) -> int:
+    """Bytes free on the volume that a path is on, or would be on."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
