@@ -54,7 +54,7 @@ def test_the_plan_of_a_campaign() -> None:
     assert [sum(case.phase == phase for case in cases) for phase in PHASES] == [50] * 4
     assert sum(case.processes == 2 for case in cases) == 67
     assert {case.target for case in cases if case.processes == 2 and case.phase != "caching"} == {ALL, "0", "1"}
-    timetable = dict.fromkeys(PHASES, [1.0, 2.0])
+    timetable = {phase: [1.0, 2.0] for phase in PHASES}
     moments = [[next(case.moments(timetable)) for case in plan(KILL, 200, seed)] for seed in (1, 1, 2)]
     assert moments[0] == moments[1] != moments[2] and len(set(moments[0])) == 200
 
