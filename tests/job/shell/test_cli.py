@@ -135,6 +135,27 @@ def test_the_launcher_speaks_for_a_killed_worker(tmp_path, files, monkeypatch, c
     assert json.loads((run.attempts / "1.json").read_text()) == word
 
 
+@pytest.mark.parametrize(("word", "expected"), [({"exitCode": 85}, 85), ({"step": 4}, 86), (None, 86)])
+def test_a_kill_after_the_stops_checkpoint_loses_nothing(tmp_path, files, monkeypatch, word, expected):
+    """A second Ctrl-C, or the end of the grace period, while the worker takes itself apart; an older attempt's word of
+    the same number stands there. Catches 86 for a run whose checkpoint is complete, and 85 for one whose is not.
+    """
+    run = RunFolder(tmp_path / "runs" / "fox")
+    Fence.claim(run, Owner.now("", 1, "pod-1"))
+    run.attempts.mkdir()
+    told = run.attempts / "1.json"
+    told.write_text(json.dumps({"stage": "train", "exitCode": 85, "step": 2}))
+
+    def end(self) -> int:
+        if word is not None:
+            told.write_text(json.dumps({"stage": "train", **word}))
+        return exitcodes.STOPPED_UNSAVED
+
+    monkeypatch.setattr("ltx2_job.supervise.Launcher.run", end)
+    code, last = stage(tmp_path, files)
+    assert code == last["exitCode"] == expected
+
+
 def test_the_launcher_leaves_another_owners_folder_alone(tmp_path, files, monkeypatch):
     """Catches a lost node's launcher that overwrites its successor's word."""
     run = RunFolder(tmp_path / "runs" / "fox")

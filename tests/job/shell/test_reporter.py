@@ -1,5 +1,6 @@
 """What a stage's reports become: lines, logs, numbers, pages and the last word."""
 
+import contextlib
 import io
 import json
 import logging
@@ -109,6 +110,45 @@ def test_a_resumed_run_forgets_the_steps_it_repeats(setup):
         (1, 1.0), (2, 2.0), (3, 3.0), (3, "held out"), (4, 40.0),
     ]  # fmt: skip
     assert again.lines()[0] == "resuming from step 3"
+
+
+def test_a_run_that_begins_anew_forgets_its_first_measurement(setup):
+    """Killed before its first checkpoint: step 0 is measured again. Catches a held-out loss that is there twice."""
+    setup.reporter.held_out(0, 0.5, {})
+    setup.reporter.close(137, "killed")
+    again = Setup(setup.run.root.parents[1])
+    again.reporter.resumed(0)
+    again.reporter.held_out(0, 0.5, {})
+    again.reporter.close(0, "done")
+    assert [line["step"] for line in again.numbers()] == [0]
+
+
+def test_leaving_is_said_before_the_end(setup):
+    """Whoever kills the process from then on finds the word. Catches one that is written by close alone."""
+    setup.reporter.step(4, 9, {"loss": 0.5})
+    setup.reporter.leaving("told to stop: step 4 of 9 is done and on disk")
+    for place in (setup.log, setup.run.attempts / "2.json"):
+        word = json.loads(place.read_text())
+        assert (word["exitCode"], word["step"], word["message"][:12]) == (85, 4, "told to stop")
+    Fence.claim(setup.run, Owner.now("uid-1", 3, "pod-2"))
+    with pytest.raises(Superseded):
+        setup.reporter.leaving("told to stop")
+
+
+@pytest.mark.parametrize("name", ["log", "metrics"])
+def test_a_volume_that_takes_no_more_is_named_by_the_file(setup, name):
+    """A failed write names no file of its own. Catches "the volume: no space left", and an end that fails again."""
+    file = {"log": "_log", "metrics": "_numbers"}[name]
+    with open("/dev/full", "w", buffering=1) as full:
+        getattr(setup.reporter, file).close()
+        setattr(setup.reporter, file, full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            setup.reporter.step(1, 9, {"loss": 0.5}) if name == "metrics" else setup.reporter.info("a line")
+        assert caught.value.filename == str(getattr(setup.run, name))
+        setup.reporter.close(73, "no space left")
+        assert json.loads(setup.log.read_text())["exitCode"] == 73
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 def test_a_fresh_run_does_not_say_that_it_resumes(setup):

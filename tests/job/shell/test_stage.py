@@ -62,6 +62,22 @@ def test_only_rank_0_writes(files, tmp_path):
     assert type(first.reporter) is LiveReporter
 
 
+def test_what_a_killed_process_left_half_written_is_swept(files, tmp_path):
+    """Catches temporary files that gather with every kill, and a sweep that takes more than them."""
+    run = RunFolder(tmp_path / "runs" / "fox")
+    left = [run.root / ".report.json.a1.tmp", run.attempts / ".1.json.b2.tmp"]
+    left.append(run.validation / ".step-0000002.tmp" / "a.mp4")
+    kept = [run.attempts / "1.json", run.validation / "step-0000001" / "a.mp4", run.root / ".mine"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    open_here(files, tmp_path, {"RANK": "1", "WORLD_SIZE": "2"})
+    assert all(path.exists() for path in left)  # only the owner of the run may know that nobody is writing them
+    open_here(files, tmp_path).reporter.close(0, "done")
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+    assert not (run.validation / ".step-0000002.tmp").exists()
+
+
 def test_output_dir_replaces_the_run_folder(tmp_path):
     """Decision 3: catches a second folder beside the one the guide's user named."""
     files = write_files(tmp_path / "files", {**CONFIG, "output_dir": "output/examples/fox"})

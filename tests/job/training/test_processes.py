@@ -71,6 +71,19 @@ def test_a_stop_of_one_process_is_a_stop_of_all_and_one_process_goes_on(tmp_path
     torch.testing.assert_close(weights(tmp_path, "run"), weights(tmp_path, "whole"), rtol=1e-3, atol=1e-5)
 
 
+def test_a_stop_in_a_measurement_is_a_stop_of_all_at_that_step(tmp_path: Path, tiny20: Path) -> None:
+    """Rank 1 hears the signal right before step 2 is measured. Catches going on: its held-out loss would be lost."""
+    settings = {"max_train_steps": 6, "name": "run", "eval_steps_interval": 2}
+    children = start(tmp_path, tiny20, 2, tell=2, **settings)
+    assert [child.wait(60) for child in children] == [exitcodes.STOPPED] * 2
+    (path,) = checkpoint.listed(tmp_path / "runs/run/checkpoints")
+    assert checkpoint.step_of(path) == 2
+    again = start(tmp_path, tiny20, 2, **settings)
+    assert [child.wait(60) for child in again] == [0, 0]
+    lines = [json.loads(line) for line in (tmp_path / "runs/run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "held_out_loss" in line] == [0, 2, 4, 6]
+
+
 def test_a_lost_peer_is_a_named_end_that_is_tried_again(tmp_path: Path, tiny20: Path) -> None:
     """Rank 1 is killed in the middle: rank 0 ends with the code of a lost peer instead of hanging."""
     first, second = start(tmp_path, tiny20, 2, name="run", max_train_steps=4000, lora_rank=1)

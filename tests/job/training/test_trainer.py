@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ltx2_job import checkpoint, exitcodes
 from ltx2_job.data.plan import plan
-from ltx2_job.errors import ConfigError, DataError, GPUOutOfMemoryError, Stopped, Superseded
+from ltx2_job.errors import ConfigError, DataError, GPUOutOfMemoryError, Stopped, StorageError, Superseded
 from ltx2_job.models.transformer import LTX2Transformer
 from ltx2_job.stage import Stage
 from ltx2_job.store import VIDEO, Store
@@ -365,6 +366,47 @@ def test_limits_are_respected_and_a_broken_checkpoint_is_skipped_with_a_warning(
     seen = train(again)
     assert [step for step, _ in seen.steps] == [6] and hashes(again) == expected
     assert any("step-0000006" in message and "skipped" in message for message in seen.messages)
+
+
+def test_a_surplus_checkpoint_that_a_kill_left_is_removed(tmp_path: Path, tiny20: Path) -> None:
+    """Killed between a checkpoint and the removal of the oldest. Catches a limit that stays exceeded at the end."""
+    settings = {"max_train_steps": 3, "checkpoint_step_interval": 1, "checkpoints_total_limit": 2}
+    stage = make_stage(tmp_path, tiny20, CLIPS, **settings)
+    train(stage)
+    names = [path.name for path in checkpoint.listed(stage.run.checkpoints)]
+    state = json.loads((final(stage) / checkpoint.STATE).read_text())
+    loaded = checkpoint.load(final(stage))
+    checkpoint.save(stage.run.checkpoints, 1, loaded.adapter, loaded.optimizer, {**state, "step": 1})
+    train(make_stage(tmp_path, tiny20, CLIPS, **settings))
+    assert [path.name for path in checkpoint.listed(stage.run.checkpoints)] == names
+
+
+def test_a_checkpoint_that_finds_no_room_is_named_with_numbers(
+    tmp_path: Path, tiny20: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library that writes tensors hides the system's error in a text. Catches an end without file and numbers."""
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    stage = make_stage(tmp_path, tiny20, CLIPS, max_train_steps=1)
+    with pytest.raises(
+        StorageError, match=r"checkpoints/\.writing-.*/adapter\.safetensors: no space left \(needs about "
+    ):
+        train(stage)
+    assert checkpoint.listed(stage.run.checkpoints) == []
+
+
+def test_a_stop_is_said_when_its_checkpoint_is_complete(tmp_path: Path, tiny20: Path) -> None:
+    """Catches a word that comes before the checkpoint, or only when the process has taken itself apart."""
+    stage = make_stage(tmp_path, tiny20, CLIPS)
+    stop_after(stage, 2)
+    said: list[tuple[str, int]] = []
+    stage.reporter.leaving = lambda message: said.append((message, checkpoint.step_of(final(stage))))  # type: ignore[method-assign]
+    with pytest.raises(Stopped) as caught:
+        run_training(stage)
+    assert len(said) == 1 and said[0][0] == str(caught.value) and f"step {said[0][1]} of 6" in said[0][0]
 
 
 def test_a_named_checkpoint_starts_a_course_of_its_own(tmp_path: Path, tiny20: Path) -> None:

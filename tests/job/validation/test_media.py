@@ -92,6 +92,18 @@ def test_a_clip_is_complete_or_absent(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clip_that_is_being_written_is_no_clip(tmp_path, monkeypatch):
+    """As if killed right before the end. Catches a temporary file that a gallery takes for a clip."""
+
+    def killed(*_):
+        assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltx2_job.validation.media.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_mp4(tmp_path / "a.mp4", np.zeros((9, 32, 32, 3), np.uint8), 25.0)
+
+
 def test_pixels_become_bytes():
     """Catches truncation in place of rounding, wrap-around beyond the range, and another order of axes."""
     pixels = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5]).view(1, 5, 1, 1).expand(3, 5, 2, 4)

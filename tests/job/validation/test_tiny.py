@@ -25,6 +25,7 @@ from ltx2_job.models.load import Checkpoint
 from ltx2_job.stage import Stage, StagePlan, StopFlag
 from ltx2_job.store import TEXT, Store
 from ltx2_job.training.adapters import AdapterSet
+from ltx2_job.validation import t2v
 from ltx2_job.validation.lora import apply_lora
 from ltx2_job.validation.media import to_frames
 from ltx2_job.validation.sampler import Prompt, sample
@@ -106,6 +107,47 @@ def test_the_file_is_what_the_vae_decodes(setup, checkpoint, transformer):
         assert container.streams.audio[0].layout.name == "stereo"
     page = (setup.run.validation / "index.html").read_text()
     assert "step-0000500/validation-96x64.mp4" in page and "a red fox" in page
+
+
+def test_a_steps_clips_are_complete_or_absent(setup, checkpoint, transformer, monkeypatch):
+    """Killed at the second of two clips: the step's folder must not look as if it were made; the next time it is.
+
+    Then killed between clips and page: the page of the next attempt shows them.
+    """
+    setup.stage.config = setup.config.model_copy(update={"validation_resolution": ((96, 64), (64, 96))})
+    validate, model, folder = validator(setup, checkpoint), transformer(), setup.run.validation
+    write, written = t2v.write_clip, []
+
+    def killed(path, *rest):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(path, *rest))
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(t2v, "write_clip", killed)
+        with pytest.raises(KeyboardInterrupt):
+            validate(model, 500)
+    assert written and not list(folder.glob("step-*"))
+
+    def lost(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(t2v, "write_gallery", lost)
+        with pytest.raises(KeyboardInterrupt):
+            validate(model, 500)
+    assert sorted(path.name for path in (folder / "step-0000500").iterdir()) == [
+        "validation-64x96.mp4",
+        "validation-96x64.mp4",
+    ]
+    assert not (folder / "index.html").exists()
+    validator(setup, checkpoint)
+    assert (folder / "index.html").read_text().count("<video") == 2
+    assert len(validate(model, 500)) == 2 and [path.name for path in sorted(folder.iterdir())] == [
+        "index.html",
+        "step-0000500",
+    ]
 
 
 def test_the_clip_changes_with_the_lora_and_with_nothing_else(setup, checkpoint, transformer, lora):
