@@ -13,6 +13,7 @@ import torch
 
 from ltx2_job.config import resolve
 from ltx2_job.data.index import Index, Sample
+from ltx2_job.models.transformer import LTX2Transformer
 from ltx2_job.reporter import Reporter
 from ltx2_job.stage import Stage, StagePlan, StopFlag
 from ltx2_job.store import AUDIO, TEXT, VIDEO, Store
@@ -123,9 +124,13 @@ def train_rank(
     world: int,
     port: int,
     tell: int | None,
+    cut: int | None,
     settings: dict[str, Any],
 ) -> None:
-    """One rank of a training, for a child process; rank 1 is told to stop after step `tell`."""
+    """One rank of a training, for a child process.
+
+    Rank 1 is told to stop after step `tell`; rank 0 while it makes the videos of step `cut`.
+    """
     from ltx2_job.training.trainer import run_training
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
@@ -141,8 +146,17 @@ def train_rank(
                 stage.stop.request()
 
         stage.reporter.step = step  # type: ignore[method-assign]
+
+    def validate(model: LTX2Transformer, step: int) -> list[Path]:
+        if step == cut:
+            stage.stop.request()
+        stage.stop.check()
+        folder = stage.run.validation / f"step-{step:07d}"
+        folder.mkdir(parents=True)
+        return []
+
     # As in a pod: rank 0 alone makes videos, so it alone has something to do at these steps.
-    run_training(stage, (lambda model, step: []) if rank == 0 else None)
+    run_training(stage, validate if rank == 0 else None)
 
 
 class Recorder(Reporter):

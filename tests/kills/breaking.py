@@ -14,7 +14,7 @@ from typing import Any, Final
 from forks import Child
 from kills import witness
 from kills.moments import ALL, KILL, Case, Moment, Timetable
-from kills.trial import INTERVAL, Heard, Place, copied, phases, prepare, start
+from kills.trial import INTERVAL, STEPS, Heard, Place, copied, phases, prepare, start
 from ltx2_job import exitcodes
 from ltx2_job.exitcodes import Action
 from ltx2_job.workspace import read_json
@@ -145,7 +145,7 @@ def _see_through(place: Place, whole: Whole, case: Case, record: Record) -> None
     """Look at what the break left, go on to the end, look again."""
     record.step, complete = witness.last_step(place), witness.newest(place)
     kept = witness.items(place)
-    record.problems += _codes(place, case, record.codes)
+    record.problems += _codes(place, case, record.codes, complete)
     record.problems += witness.after_break(place, whole.contents)
     record.problems += witness.orphans(place)
     if case.signal != KILL:
@@ -173,16 +173,16 @@ def _see_through(place: Place, whole: Whole, case: Case, record: Record) -> None
     record.problems += witness.at_end(place, whole.contents)
 
 
-def _codes(place: Place, case: Case, codes: list[int]) -> list[str]:
+def _codes(place: Place, case: Case, codes: list[int], complete: int) -> list[str]:
     """What is wrong with how the processes left: killed, told to stop, or for a lost peer that is tried again."""
     if case.signal != KILL:
         return [] if set(codes) == {exitcodes.STOPPED} else [f"left with {codes}, told to stop"]
-    wrong = []
-    for code in codes:
+    for rank, code in enumerate(codes):
         retried = code == exitcodes.TEMPORARY and exitcodes.lookup(code).action == Action.RETRY
-        if code != -signal.SIGKILL and not retried and not (code == 0 and place.run.result.exists()):
-            wrong.append(f"left with {codes}, a peer was killed")
-    return wrong
+        done = code == 0 and (complete == STEPS if rank else place.run.result.exists())  # rank 0 alone writes the end
+        if code != -signal.SIGKILL and not retried and not done:
+            return [f"left with {codes}, a peer was killed"]
+    return []
 
 
 def _last_word(place: Place, case: Case, step: int, complete: int) -> list[str]:

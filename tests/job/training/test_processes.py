@@ -19,11 +19,13 @@ from training_runs import clip, make_stage, train_rank
 CLIPS = [clip("a"), clip("b", sounding=False), clip("c"), clip("d", sounding=False), clip("e", frames=17, audio=17)]
 
 
-def start(root: Path, model: Path, world: int, tell: int | None = None, **settings: Any) -> list[Child]:
-    """One training of `world` processes; rank 1 is told to stop after step `tell`."""
+def start(
+    root: Path, model: Path, world: int, tell: int | None = None, cut: int | None = None, **settings: Any
+) -> list[Child]:
+    """One training of `world` processes; rank 1 is told to stop after step `tell`, rank 0 in the videos of `cut`."""
     port = free_port()
     make_stage(root, model, CLIPS, world=world, **settings)  # every rank finds the cache filled
-    return [fork(train_rank, root, model, CLIPS, rank, world, port, tell, settings) for rank in range(world)]
+    return [fork(train_rank, root, model, CLIPS, rank, world, port, tell, cut, settings) for rank in range(world)]
 
 
 def weights(root: Path, name: str) -> torch.Tensor:
@@ -82,6 +84,19 @@ def test_a_stop_in_a_measurement_is_a_stop_of_all_at_that_step(tmp_path: Path, t
     assert [child.wait(60) for child in again] == [0, 0]
     lines = [json.loads(line) for line in (tmp_path / "runs/run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "held_out_loss" in line] == [0, 2, 4, 6]
+
+
+def test_a_stop_in_the_videos_of_one_process_is_a_stop_of_all_at_that_step(tmp_path: Path, tiny20: Path) -> None:
+    """Rank 1 makes none and goes on to the next step. Catches a step whose videos are never made."""
+    settings = {"max_train_steps": 6, "name": "run", "validation_disable": False, "validation_step_interval": 2}
+    children = start(tmp_path, tiny20, 2, cut=2, **settings)
+    assert [child.wait(60) for child in children] == [exitcodes.STOPPED] * 2
+    (path,) = checkpoint.listed(tmp_path / "runs/run/checkpoints")
+    assert checkpoint.step_of(path) == 2
+    again = start(tmp_path, tiny20, 2, **settings)
+    assert [child.wait(60) for child in again] == [0, 0]
+    made = sorted(path.name for path in (tmp_path / "runs/run/validation").iterdir())
+    assert made == [checkpoint.name_of(step) for step in (0, 2, 4, 6)]
 
 
 def test_a_lost_peer_is_a_named_end_that_is_tried_again(tmp_path: Path, tiny20: Path) -> None:
