@@ -114,6 +114,22 @@ def test_sigterm_is_passed_on_once_and_85_comes_back(tmp_path, monkeypatch):
     assert sent == [signal.SIGTERM]
 
 
+def test_sigterm_reaches_every_rank_and_one_that_had_no_handler_yet_is_no_failure(tmp_path, monkeypatch):
+    """Two processes told to stop, the second while it still starts. Catches a stop that only rank 0 hears."""
+    sent, kill = [], os.kill
+    monkeypatch.setattr("ltx2_job.launch.os.kill", lambda pid, number: (sent.append(number), kill(pid, number)))
+    script = """
+    if rank == 1:
+        tell("up"); forever()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))
+    wait_for("up")
+    os.kill(launcher, signal.SIGTERM)
+    forever()
+    """
+    assert launch(tmp_path, script, ranks=2, pipes=("up",)) == exitcodes.STOPPED
+    assert sent == [signal.SIGTERM] * 2
+
+
 def test_one_ctrl_c_reaches_the_workers_once_as_sigint(tmp_path):
     """The terminal signals the whole group; workers have a session of their own and get the launcher's copy."""
     script = """
