@@ -61,11 +61,16 @@ def _do(folder: Path, cases: list[Case], kinds: list[disk.Kind], log: Path) -> N
             lines.write("\n")  # the last command was cut off in the middle of a line
         jobs = [pool.submit(_one, folder, wholes, case) for case in cases]
         jobs += [pool.submit(disk.filled, folder / disk.name_of(kind), wholes[1], kind) for kind in kinds]
-        for number, job in enumerate(as_completed(jobs), 1):
-            record = asdict(job.result())
-            lines.write(json.dumps(record | stamp) + "\n")
-            ended = "WRONG: " + "; ".join(record["problems"]) if record["problems"] else "same end"
-            print(f"{number}/{len(jobs)} {record['case']} {record['phase']} {record['seconds']} s: {ended}", flush=True)
+        try:
+            for number, job in enumerate(as_completed(jobs), 1):
+                record = asdict(job.result())
+                lines.write(json.dumps(record | stamp) + "\n")
+                ended = "WRONG: " + "; ".join(record["problems"]) if record["problems"] else "same end"
+                told = f"{record['case']} {record['phase']} {record['seconds']} s: {ended}"
+                print(f"{number}/{len(jobs)} {told}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # what runs now is finished, for the volumes' sake; the rest is left
+            raise
 
 
 def _one(folder: Path, wholes: dict[int, Whole], case: Case) -> Record:
