@@ -206,7 +206,8 @@ class LiveReporter(Reporter):
     def resumed(self, step: int) -> None:
         """Cut metrics.jsonl back to this step and say so."""
         self._numbers.close()
-        lines = self._run.metrics.read_text(encoding="utf-8").splitlines() if step else []  # from step 0 on everything is measured anew
+        # From step 0 on everything is measured anew.
+        lines = self._run.metrics.read_text(encoding="utf-8").splitlines() if step else []
         kept = [line for line in lines if _step_of(line) <= step]
         self._fence.check()
         write_atomic(self._run.metrics, "".join(line + "\n" for line in kept))
