@@ -73,6 +73,7 @@ MISTAKES = [
     environment("steps and epochs together", 78, "max_train_steps and num_train_epochs are both set", "set one of them to 0", change=variable("LTX2_NUM_TRAIN_EPOCHS", "3")),
     environment("the same for check", 78, "LTX2_ZEBRA: unknown key", "lists every key", change=variable("LTX2_ZEBRA", "1"), argv="check config/config.json"),
     environment("a home that does not exist", 78, "~nosuchuser/m.safetensors", "no home folder", change=variable("LTX2_PRETRAINED_MODEL_NAME_OR_PATH", "~nosuchuser/m.safetensors")),
+    environment("a hub that is no address", 78, "HF_ENDPOINT: 'huggingface.co' is no address", "write https://huggingface.co", change=both(edit("models/ltx-2-tiny.safetensors", "Lightricks/LTX-2"), variable("HF_ENDPOINT", "huggingface.co")), argv="run training.yaml"),
     environment("hidden GPUs", 78, "spec.gpu.class: h200 needs 1", "this machine shows 0", "CUDA_VISIBLE_DEVICES='seven'", change=both(H200, one_gpu, variable("CUDA_VISIBLE_DEVICES", "seven")), argv="run training.yaml"),
     environment("GPUs hidden altogether", 78, "this machine shows 0", "CUDA_VISIBLE_DEVICES=''", change=both(H200, one_gpu, variable("CUDA_VISIBLE_DEVICES", "")), argv="run training.yaml"),
     environment("fewer GPUs than asked for", 78, "spec.gpu.class: h200 needs 4 x nvidia.com/gpu, this machine shows 1", "set gpu.count", change=both(edit("{class: cpu}", "{class: h200, count: 4}"), one_gpu), argv="run training.yaml"),

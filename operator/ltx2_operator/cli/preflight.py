@@ -16,6 +16,7 @@ from ltx2_job.same_run import UNNAMED_CHECKPOINTS, require_same
 from ltx2_operator import demands, gpus
 from ltx2_operator.cli import downloads
 from ltx2_operator.cli.inputs import Order
+from ltx2_operator.doctor.hub import ENDPOINT, is_address
 from ltx2_operator.gpus import AMD_RESOURCE, CPU, NVIDIA_RESOURCE
 from ltx2_operator.machine import MASKS, LocalGpu
 from ltx2_operator.processes import find_program
@@ -121,6 +122,9 @@ def _checkpoint(order: Order) -> None:
     """A download must be allowed and have room; a missing path was found when the model was read."""
     download = to_download(order)
     if download is not None:
+        hub = os.environ.get("HF_ENDPOINT") or ENDPOINT
+        if not is_address(hub):
+            raise ConfigError(Problem("HF_ENDPOINT", f"{hub!r} is no address", f"write {ENDPOINT}, or unset it"))
         downloads.require(download, order.workspace)
 
 

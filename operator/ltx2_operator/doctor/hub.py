@@ -19,14 +19,15 @@ LOCAL: Final = "models that lie in the workspace already can be used without it"
 def ask_hub(environ: Mapping[str, str]) -> list[Finding]:
     """Ask the Hub that HF_ENDPOINT names. Never prints the token."""
     endpoint = environ.get("HF_ENDPOINT") or ENDPOINT
-    if not _is_address(endpoint):
+    if not is_address(endpoint):
         return [Finding("hub", "fix", f"HF_ENDPOINT: {endpoint!r} is no address", f"write {ENDPOINT}, or unset it")]
     if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return [Finding("hub", "note", "HF_HUB_OFFLINE forbids downloads", LOCAL)]
     return within(AREA_SECONDS, "hub", lambda: _ask(endpoint.rstrip("/"), environ), LOCAL)
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text can be asked by HTTP: scheme, host, and a port that is one."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
