@@ -42,6 +42,11 @@ def test_the_readme_links_every_page() -> None:
     assert [page.name for page in pages()[1:] if page not in linked] == []
 
 
+def test_the_readme_names_every_verb() -> None:
+    words = {word for _, code in inline_code(ROOT / "README.md") for word in re.findall(r"[a-z]+", code)}
+    assert {*cli.VERBS, *cli.PASSED_THROUGH} - words == set()
+
+
 def parsers(program: str) -> dict[str, argparse.ArgumentParser]:
     """The parser of each verb of `ltx2` or `ltx2-job`; ltx2's own verbs win over those that it passes through."""
     job = _verbs(job_cli.build_parser())
