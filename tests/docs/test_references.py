@@ -42,6 +42,18 @@ def test_the_readme_links_every_page() -> None:
     assert [page.name for page in pages()[1:] if page not in linked] == []
 
 
+@EVERY_PAGE
+def test_files_and_make_targets_named_in_its_text_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    missing = []
+    for line, code in inline_code(page):
+        files = re.findall(r"(?:benchmarks|configs|docs|job|operator|scripts|tests)/[\w./-]+", code)
+        wanted = code.split()[1:2] if code.startswith("make ") else []
+        missing += [f"{page.name}:{line}: {file}" for file in files if not (ROOT / file).exists()]
+        missing += [f"{page.name}:{line}: make {word}" for word in wanted if word not in targets]
+    assert not missing, missing
+
+
 def test_the_readme_names_every_verb() -> None:
     words = {word for _, code in inline_code(ROOT / "README.md") for word in re.findall(r"[a-z]+", code)}
     assert {*cli.VERBS, *cli.PASSED_THROUGH} - words == set()
