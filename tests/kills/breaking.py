@@ -65,6 +65,8 @@ def unbroken(base: Path, model: Path, processes: int) -> Whole:
         heard.append(Heard("end", time.monotonic()))
         if any(codes := [child.wait(PATIENCE) for child in children]):
             raise RuntimeError(f"the unbroken run ended with {codes}: {said(place, stage, 1)}")
+        if stage == "cache":
+            shutil.copytree(place.root, place.cached)
         for before, after in pairwise(heard):
             if before.phase != "loading" or stage == "train":
                 timetable.setdefault(before.phase, []).append(after.at - before.at)

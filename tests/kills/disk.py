@@ -37,8 +37,7 @@ class Kind:
     """One kind of write.
 
     at: what is made when it begins, as an expression over paths below the workspace. named: what the message names.
-    half: a file of the unbroken run, of which half still finds room; before: files that find room as a whole; spare:
-    bytes that others write meanwhile.
+    half: a file of the unbroken run, of which half still finds room; before: files that find room as a whole.
     """
 
     what: str
@@ -48,7 +47,6 @@ class Kind:
     half: str = ""
     before: tuple[str, ...] = ()
     nth: int = 1
-    spare: int = 0
 
 
 def _page(name: str, stage: str, folder: str = "runs/run") -> Kind:
@@ -61,13 +59,14 @@ KINDS: Final = (
     _page("config.json", "cache"),
     _page("datasets.json", "cache"),
     _page("plan.json", "cache"),
+    _page("model.json", "cache"),
     Kind("log.txt", "cache", r"runs/run/log\.txt", "runs/run/log.txt"),
     Kind("video latents", "cache", "cache/video", "cache"),
     Kind("audio latents", "cache", "cache/audio", "cache", half="cache/audio/*/*"),
     Kind("text embeddings", "cache", "cache/text", "cache", half="cache/text/*/*"),
     _page("report.json", "cache"),
     _page("index.json", "cache"),
-    Kind("metrics.jsonl", "train", r"runs/run/metrics\.jsonl", "runs/run/metrics.jsonl", nth=2, spare=PAGE),
+    Kind("metrics.jsonl", "train", r"runs/run/metrics\.jsonl", "runs/run/metrics.jsonl", nth=2),
     Kind("adapter", "train", r".*/\.writing-step-0000002.*", "checkpoints", half=f"{_STEP}/adapter.safetensors"),
     Kind("optimizer", "train", r".*/\.writing-step-0000002.*", "checkpoints",
          half=f"{_STEP}/optimizer.safetensors", before=(f"{_STEP}/adapter.safetensors",)),
@@ -126,7 +125,7 @@ def filled(base: Path, whole: Whole, kind: Kind) -> Record:
 
 
 def _meet(place: Place, whole: Whole, kind: Kind, record: Record) -> None:
-    room = kind.spare + sum(_pages(_one(whole.place, name)) for name in kind.before)
+    room = sum(_pages(_one(whole.place, name)) for name in kind.before)
     if kind.half:
         room += _pages(_one(whole.place, kind.half) // 2)
     first = functools.partial(fill_when, place.root, kind.at, kind.nth, room)

@@ -53,6 +53,7 @@ class Place:
     run = property(lambda self: RunFolder(self.root / "runs" / NAME))
     cache = property(lambda self: self.root / "cache")
     files = property(lambda self: self.base / "files")  # the mounted ConfigMap
+    cached = property(lambda self: self.base / "cached")  # a copy of the volume as the cache stage left it
     termination_log = property(lambda self: self.base / "termination-log")
 
     def output(self, stage: str, attempt: int, rank: int = 0) -> Path:
@@ -93,12 +94,8 @@ def copied(whole: Place, base: Path, *, with_cache: bool) -> Place:
     """A new place with the inputs of another; `with_cache` takes what its cache stage made over as well."""
     place = Place(base, whole.processes)
     shutil.copytree(whole.files, place.files)
-    for name in ("datasets", *(["cache"] if with_cache else [])):
-        shutil.copytree(whole.root / name, place.root / name)
-    if with_cache:
-        place.run.root.mkdir(parents=True)
-        for path in (whole.run.index, whole.run.report):
-            shutil.copy(path, place.run.root)
+    source, target = (whole.cached, place.root) if with_cache else (whole.root / "datasets", place.root / "datasets")
+    shutil.copytree(source, target, dirs_exist_ok=True)
     return place
 
 

@@ -21,7 +21,7 @@ Contents = dict[str, str]
 """Path below the workspace -> sha256 of what a run left there, without times and without what only tells its story."""
 
 _STORY: Final = re.compile(r"runs/run/(log\.txt|attempt|attempts/.*)|cache/(memory\.sqlite|\.lock)")
-_PAGES: Final = ("config", "datasets", "plan", "index", "report", "result")
+_PAGES: Final = ("config", "datasets", "plan", "model", "index", "report", "result")
 # What may differ between two runs that end alike: times, and who computed what.
 _OWN: Final = frozenset({"time", "seconds", "finished", "seconds_per_step", "data_wait_seconds", "cache"})
 # What grows: right after a break it is not yet what it will be.
