@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -53,8 +53,8 @@ class Reporter:
     def validation(self, step: int, files: list[Path]) -> None:
         """Validation videos of this step are written."""
 
-    def resumed(self, step: int) -> None:
-        """Training goes on from this step: later lines of metrics.jsonl belong to a course that was thrown away."""
+    def resumed(self, step: int, measured: Container[int]) -> None:
+        """Training goes on from this step, with these steps measured: what else metrics.jsonl has was thrown away."""
 
     def warn(self, message: str) -> None:
         """Something a person should know; shown on the progress page too."""
@@ -203,12 +203,11 @@ class LiveReporter(Reporter):
         for file in files:
             self.info(f"step {step}: validation {file}")
 
-    def resumed(self, step: int) -> None:
+    def resumed(self, step: int, measured: Container[int]) -> None:
         """Cut metrics.jsonl back to this step and say so."""
         self._numbers.close()
-        # From step 0 on everything is measured anew.
-        lines = self._run.metrics.read_text(encoding="utf-8").splitlines() if step else []
-        kept = [line for line in lines if _step_of(line) <= step]
+        lines = self._run.metrics.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _belongs(line, step, measured)]
         self._fence.check()
         write_atomic(self._run.metrics, "".join(line + "\n" for line in kept))
         self._numbers = self._run.metrics.open("a", encoding="utf-8", buffering=1)
@@ -322,12 +321,16 @@ def _number(value: float) -> float | None:
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
-def _step_of(line: str) -> float:
-    """The step of a line of metrics.jsonl; infinite for a torn last line, so that it is cut."""
+def _belongs(line: str, step: int, measured: Container[int]) -> bool:
+    """Whether a line of metrics.jsonl is part of a course that goes on from `step`; a torn last line is not.
+
+    A measurement that the course does not know is made again.
+    """
     try:
-        return int(json.loads(line)["step"])
+        page = json.loads(line)
+        return int(page["step"]) <= step and ("held_out_loss" not in page or int(page["step"]) in measured)
     except (ValueError, KeyError, TypeError):
-        return math.inf
+        return False
 
 
 def _doing(progress: Progress) -> str:

@@ -172,7 +172,7 @@ def _see_through(place: Place, whole: Whole, case: Case, record: Record) -> None
         record.problems.append(f"lost {record.lost} steps, {allowed} at most may be")
     now = witness.items(place)
     record.problems += [f"{path} was computed twice" for path, seen in kept.items() if now.get(path) != seen]
-    record.problems += witness.at_end(place, whole.contents)
+    record.problems += witness.at_end(place, whole.contents, stopped=case.signal != KILL)
 
 
 def _codes(place: Place, case: Case, codes: list[int], complete: int) -> list[str]:

@@ -97,7 +97,7 @@ def summary(records: Iterable[dict[str, Any]], seconds: float) -> str:
     rows.append(f"{disk.FULL:<8}{len(full)} kinds of write")
     codes = Counter((each["signal"], code) for each in records for code in each["codes"])
     rows.append("codes: " + ", ".join(f"{sign} {code}: {count}" for (sign, code), count in sorted(codes.items())))
-    waits = [each["peer_seconds"] for each in records if each["peer_seconds"] is not None]
+    waits = [each["peer_seconds"] for each in records if each["peer_seconds"] is not None and 75 in each["codes"]]
     rows.append(f"lost peers: {len(waits)}, gone after {max(waits, default=0.0)} s at most")
     rows.append(f"killed again while loading: {sum(each['killed_again'] for each in records)}")
     wrong = [each["case"] for each in records if each["problems"]]

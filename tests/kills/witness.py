@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from kills.trial import MARK, Place
+from kills.trial import MARK, STEPS, Place
 from ltx2_job import checkpoint
 from ltx2_job.data.index import Index
 
@@ -23,7 +23,8 @@ Contents = dict[str, str]
 _STORY: Final = re.compile(r"runs/run/(log\.txt|attempt|attempts/.*)|cache/(memory\.sqlite|\.lock)")
 _PAGES: Final = ("config", "datasets", "plan", "model", "index", "report", "result")
 # What may differ between two runs that end alike: times, and who computed what.
-_OWN: Final = frozenset({"time", "seconds", "finished", "seconds_per_step", "data_wait_seconds", "cache"})
+# A last measurement that a stop cut short is in metrics.jsonl and result.json, but came after its checkpoint.
+_OWN: Final = frozenset({"time", "seconds", "finished", "seconds_per_step", "data_wait_seconds", "cache", "heldOut"})
 # What grows: right after a break it is not yet what it will be.
 _GROWING: Final = re.compile(r"runs/run/(metrics\.jsonl|validation/index\.html)")
 
@@ -64,9 +65,18 @@ def after_break(place: Place, whole: Contents) -> list[str]:
     return problems + dead_links(place)
 
 
-def at_end(place: Place, whole: Contents) -> list[str]:
-    """Where the end differs from the unbroken run's."""
+def at_end(place: Place, whole: Contents, stopped: bool = False) -> list[str]:
+    """Where the end differs from the unbroken run's.
+
+    One that was `stopped` has a checkpoint of another step beside the last one: this is not compared.
+    """
     here = contents(place)
+    if stopped:
+        earlier = [path.name for path in checkpoint.listed(place.run.checkpoints)[:-1]]
+        other = re.compile(rf"runs/run/checkpoints/(?!{checkpoint.name_of(STEPS)}/).*")
+        here, whole = ({name: each[name] for name in each if not other.fullmatch(name)} for each in (here, whole))
+        if len(earlier) > 1:
+            return [f"checkpoints {', '.join(earlier)} are beyond the limit"]
     missing, extra = sorted(set(whole) - set(here)), sorted(set(here) - set(whole))
     different = sorted(name for name in set(whole) & set(here) if whole[name] != here[name])
     named = (("missing", missing), ("left over", extra), ("different", different))

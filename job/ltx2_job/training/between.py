@@ -78,7 +78,7 @@ class Between:
         """Say what is about to be trained."""
         config, reporter, clips = self.stage.config, self.stage.reporter, len(self.held_out.samples)
         clip = f"by {config.grad_clip_method} at {config.max_grad_norm:g}" if config.max_grad_norm else "off"
-        reporter.resumed(self.course.step)
+        reporter.resumed(self.course.step, self.course.held_out)
         size = config.train_batch_size * config.gradient_accumulation_steps * self.processes.world
         reporter.info(
             f"LoRA rank {self.adapters.rank}, alpha {self.adapters.alpha:g}: {self.adapters.weight.numel():,} weights "

@@ -103,7 +103,7 @@ def test_a_resumed_run_forgets_the_steps_it_repeats(setup):
     with setup.run.metrics.open("a") as file:
         file.write('{"time": 1.0, "st')
     again = Setup(setup.run.root.parents[1])
-    again.reporter.resumed(3)
+    again.reporter.resumed(3, {3})
     again.reporter.step(4, 9, {"loss": 40.0})
     again.reporter.close(0, "done")
     assert [(line["step"], line.get("loss", "held out")) for line in again.numbers()] == [
@@ -117,10 +117,22 @@ def test_a_run_that_begins_anew_forgets_its_first_measurement(setup):
     setup.reporter.held_out(0, 0.5, {})
     setup.reporter.close(137, "killed")
     again = Setup(setup.run.root.parents[1])
-    again.reporter.resumed(0)
+    again.reporter.resumed(0, {})
     again.reporter.held_out(0, 0.5, {})
     again.reporter.close(0, "done")
     assert [line["step"] for line in again.numbers()] == [0]
+
+
+def test_a_measurement_that_the_checkpoint_does_not_know_is_forgotten(setup):
+    """A stop kept step 4 from being measured; the next attempt measured it and was killed. Catches it there twice."""
+    setup.reporter.held_out(2, 0.6, {})
+    setup.reporter.step(4, 9, {"loss": 0.5})
+    setup.reporter.held_out(4, 0.5, {})
+    setup.reporter.close(137, "killed")
+    again = Setup(setup.run.root.parents[1])
+    again.reporter.resumed(4, {2})
+    again.reporter.close(0, "done")
+    assert [(line["step"], "loss" in line) for line in again.numbers()] == [(2, False), (4, True)]
 
 
 def test_leaving_is_said_before_the_end(setup):
@@ -153,7 +165,7 @@ def test_a_volume_that_takes_no_more_is_named_by_the_file(setup, name):
 
 def test_a_fresh_run_does_not_say_that_it_resumes(setup):
     """Catches 'resuming from step 0'."""
-    setup.reporter.resumed(0)
+    setup.reporter.resumed(0, {})
     assert setup.lines() == [] and setup.numbers() == []
 
 
