@@ -4,6 +4,10 @@
 """
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -11,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from kills import campaign
+from kills import campaign, witness
 from kills.breaking import Record, Whole, broken, unbroken
 from kills.moments import ALL, KILL, PHASES, TERM, Case, plan
+from kills.trial import MARK, NAME, Place, copied
+from ltx2_job.workspace import read_json, write_json
 
 Find = Callable[[int], Whole]
 
@@ -46,6 +52,42 @@ def test_a_broken_run_ends_as_the_unbroken_one(tmp_path: Path, whole: Find, case
     record = broken(tmp_path / case.name, whole(case.processes), case)
     assert not record.problems
     assert -9 in record.codes if case.signal == KILL else set(record.codes) == {85}
+
+
+@pytest.mark.slow
+def test_the_launcher_answers_for_two_processes(tmp_path: Path, whole: Find) -> None:
+    """As a pod runs it. One of two ranks is killed: the other does not hang, and the code is a kill's. Then SIGTERM to
+    the launcher: both leave at one step, with its checkpoint.
+    """
+    place = copied(whole(2).place, tmp_path / "run", with_cache=True)
+    write_json(place.files / "config.json", read_json(place.files / "config.json") | {"max_train_steps": 60})
+
+    def kill_one(launcher: subprocess.Popen[str]) -> None:
+        ranks = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(ranks[1]), signal.SIGKILL)
+
+    assert launched(place, 1, kill_one) == 137
+    assert read_json(place.termination_log)["exitCode"] == 137 and witness.orphans(place) == []
+    kept = witness.newest(place)
+    assert launched(place, 2, lambda launcher: launcher.send_signal(signal.SIGTERM)) == 85
+    word = read_json(place.termination_log)
+    assert (word["exitCode"], word["attempt"]) == (85, 2)
+    assert kept < word["step"] == word["checkpoint"]["step"] == witness.newest(place) < 60
+
+
+def launched(place: Place, attempt: int, act: Callable[[subprocess.Popen[str]], None]) -> int:
+    """The exit code of a train stage as its pod starts it, after doing something to it at its first steps."""
+    words = ["train", "--files", place.files, "--workspace", place.root, "--run", NAME, "--attempt", attempt]
+    environ = {**os.environ, MARK: str(place.base), "LTX2JOB_TERMINATION_LOG": str(place.termination_log)}
+    command = [sys.executable, "-m", "ltx2_job.cli", *map(str, words)]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step "):
+                act(process)
+                break
+        process.communicate(timeout=240)
+        return process.returncode
 
 
 def test_the_plan_of_a_campaign() -> None:
