@@ -48,8 +48,9 @@ def require_space(stage: "Stage", root: Path, needed: int) -> None:
 def full(stage: "Stage", root: Path, needed: int, named: str = "") -> StorageError:
     """The error of a volume without space for `needed` more bytes; `named`: the file that met it."""
     where = named or f"{name_of(root, stage.workspace.root)}/"
+    wanted = f"needs about {size_text(needed)} more, " if needed else ""  # a page of text is not worth a number
     return StorageError(
-        f"{where}: no space left (needs about {size_text(needed)} more, {size_text(free(root))} free); "
+        f"{where}: no space left ({wanted}{size_text(free(root))} free); "
         f"grow the claim {stage.run_name}-data or free space with `ltx2 cache gc`, "
         f"then `ltx2 retry {stage.run_name}`: nothing is lost"
     )

@@ -37,7 +37,8 @@ class Kind:
     """One kind of write.
 
     at: what is made when it begins, as an expression over paths below the workspace. named: what the message names.
-    half: a file of the unbroken run, of which half still finds room; before: files that find room as a whole.
+    half: a file of the unbroken run, of which half still finds room; before: files that find room as a whole; pad: a
+    growing file that is brought to the end of its page first, or its next line would find room there.
     """
 
     what: str
@@ -47,6 +48,7 @@ class Kind:
     half: str = ""
     before: tuple[str, ...] = ()
     nth: int = 1
+    pad: str = ""
 
 
 def _page(name: str, stage: str, folder: str = "runs/run") -> Kind:
@@ -60,12 +62,12 @@ KINDS: Final = (
     _page("datasets.json", "cache"),
     _page("plan.json", "cache"),
     _page("model.json", "cache"),
-    Kind("log.txt", "cache", r"runs/run/log\.txt", "runs/run/log.txt"),
     Kind("video latents", "cache", "cache/video", "cache"),
     Kind("audio latents", "cache", "cache/audio", "cache", half="cache/audio/*/*"),
     Kind("text embeddings", "cache", "cache/text", "cache", half="cache/text/*/*"),
     _page("report.json", "cache"),
     _page("index.json", "cache"),
+    Kind("log.txt", "train", r"runs/run/metrics\.jsonl", "runs/run/log.txt", pad="runs/run/log.txt"),
     Kind("metrics.jsonl", "train", r"runs/run/metrics\.jsonl", "runs/run/metrics.jsonl", nth=2),
     Kind("adapter", "train", r".*/\.writing-step-0000002.*", "checkpoints", half=f"{_STEP}/adapter.safetensors"),
     Kind("optimizer", "train", r".*/\.writing-step-0000002.*", "checkpoints",
@@ -128,7 +130,7 @@ def _meet(place: Place, whole: Whole, kind: Kind, record: Record) -> None:
     room = sum(_pages(_one(whole.place, name)) for name in kind.before)
     if kind.half:
         room += _pages(_one(whole.place, kind.half) // 2)
-    first = functools.partial(fill_when, place.root, kind.at, kind.nth, room)
+    first = functools.partial(fill_when, place.root, kind.at, kind.nth, room, kind.pad)
     record.codes = [child.wait(PATIENCE) for child in start(place, kind.stage, 1, first)]
     record.step = witness.last_step(place)
     if not (place.root / "filler").exists():
@@ -156,7 +158,7 @@ def go_on(place: Place, whole: Whole, stage: str, record: Record) -> None:
     record.problems += witness.at_end(place, whole.contents)
 
 
-def fill_when(root: Path, at: str, nth: int, room: int) -> None:
+def fill_when(root: Path, at: str, nth: int, room: int, pad: str = "") -> None:
     """In the process itself: when it makes the n-th thing named so, leave only `room` bytes on the volume."""
     pattern, count = re.compile(at), 0
 
@@ -173,6 +175,9 @@ def fill_when(root: Path, at: str, nth: int, room: int) -> None:
         if isinstance(path, str | os.PathLike) and pattern.fullmatch(os.path.relpath(path, root)):
             count += 1
             if count == nth:
+                if pad:
+                    with (root / pad).open("a") as file:
+                        file.write("\n" * (-file.tell() % PAGE))
                 fill(root, room)
 
     sys.addaudithook(hook)
