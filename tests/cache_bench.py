@@ -206,6 +206,7 @@ class Bench:
     def stage(self, name: str = "fox", world: int = 1) -> Any:
         """What run_cache takes."""
         resolved = self.resolved or resolve(self.config, [self.dataset, *self.others], workspace=self.workspace.root)
+        self.workspace.note_run(name, self.workspace.run(name, resolved.training.output_dir))  # as open_stage does
         return SimpleNamespace(
             name="cache", config=resolved.training, datasets=resolved.datasets, plan=self.plan,
             workspace=self.workspace, run=self.workspace.run(name, resolved.training.output_dir), run_name=name,

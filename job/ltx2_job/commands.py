@@ -247,8 +247,9 @@ def end(error: BaseException, workspace: Path | None) -> int:
 
 def _run(args: Namespace) -> RunFolder:
     """The folder of --run: a name below runs/, or a path. Raises NoInputError if nothing ran there."""
-    named = Workspace(args.workspace).run(args.run)
-    run = named if named.config.exists() else RunFolder(Workspace(args.workspace).resolve(args.run))
+    place = Workspace(args.workspace)
+    named = place.runs().get(args.run) or place.run(args.run)
+    run = named if named.config.exists() else RunFolder(place.resolve(args.run))
     if not run.config.exists():
         raise NoInputError(
             f"--run {args.run}: neither {named.root} nor {run.root} is the folder of a run; `ltx2 ls` lists them"

@@ -9,7 +9,7 @@ from ltx2_job.errors import NoInputError
 EXTENSIONS: Final = (
     ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv",
 )  # fmt: skip
-_REMEDY: Final = "put the clips there (on a cluster: `ltx2 upload CLIPS/ NAME`), or name the folder that holds them"
+_REMEDY: Final = "put the clips there, or name the folder that holds them"
 
 
 def find_clips(folder: Path, named: str) -> list[Path]:

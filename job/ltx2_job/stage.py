@@ -189,6 +189,7 @@ def open_stage(
     sweep(run)
     ensure_same_run(run, resolved.dump(), stage.config.resume_from_checkpoint)
     write_json(run.plan, _read(files / "plan.json"))
+    place.note_run(run_name, run)
     log = environ.get("LTX2JOB_TERMINATION_LOG")
     port = environ.get("LTX2JOB_PORT")
     stage.reporter = LiveReporter(

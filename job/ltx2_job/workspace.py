@@ -53,6 +53,21 @@ class Workspace:
         """The folder of a run; `output_dir` replaces runs/<name>."""
         return RunFolder(self.resolve(output_dir or Path("runs") / name))
 
+    def runs(self) -> dict[str, RunFolder]:
+        """Every run by name: the folders of runs/, and those elsewhere that a note in runs/ leads to."""
+        place = self.root / "runs"
+        found = {folder.name: RunFolder(folder) for folder in place.glob("*/")}
+        for note in place.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found.setdefault(note.stem, RunFolder(self.resolve(read_json(note)["folder"])))
+        return {name: run for name, run in sorted(found.items()) if run.root.is_dir()}
+
+    def note_run(self, name: str, run: RunFolder) -> None:
+        """Let `runs` find a run whose output_dir lies elsewhere: a note runs/<name>.json."""
+        if run.root.parent != self.root / "runs":
+            folder = run.root.relative_to(self.root) if run.root.is_relative_to(self.root) else run.root
+            write_json(self.root / "runs" / f"{name}.json", {"folder": str(folder)})
+
 
 def require_folder(named: str, path: Path) -> None:
     """Raise NoInputError unless the path, which `named` tells of, is a folder."""

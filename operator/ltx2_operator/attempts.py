@@ -263,9 +263,7 @@ def fail(draft: Draft, reason: str, message: str) -> None:
         draft.condition("Running", FALSE, "Stopped", message)
     if status.get("stage") == CACHE:
         draft.condition("Cached", FALSE, "CacheFailed", message)
-    draft.event(
-        "Failed", f"{reason}: {message}; `ltx2 retry` (a higher spec.retries) gives it another attempt", warning=True
-    )
+    draft.event("Failed", f"{reason}: {message}; a higher spec.retries gives it another attempt", warning=True)
 
 
 def reopen(draft: Draft) -> bool:

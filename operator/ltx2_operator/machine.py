@@ -23,13 +23,17 @@ MASKS: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # hide GPUs from
 
 @dataclass(frozen=True)
 class LocalGpu:
-    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class or None."""
+    """One GPU: its index as the vendor's runtime counts, its product name, memory in MiB, its class or None.
+
+    uuid: the other name by which CUDA_VISIBLE_DEVICES may ask for it; empty where the driver told none.
+    """
 
     index: str
     vendor: str  # "nvidia" or "amd"
     product: str
     memory_mib: int
     gpu_class: GpuClass | None
+    uuid: str = ""
 
 
 def detect(environ: Mapping[str, str] | None = None, kfd: Path = KFD) -> list[LocalGpu]:
@@ -44,11 +48,16 @@ def _visible(found: list[LocalGpu], mask: str | None) -> list[LocalGpu]:
     if mask is None:
         return found
     wanted = [entry.strip() for entry in mask.split(",") if entry.strip()]
-    return [gpu for entry in wanted for gpu in found if gpu.index == entry]
+    return [gpu for entry in wanted for gpu in found if gpu.index == entry or _abbreviates(entry, gpu.uuid)]
+
+
+def _abbreviates(entry: str, uuid: str) -> bool:
+    """Whether CUDA takes an entry for a GPU: its whole name GPU-<hex> or the beginning of it."""
+    return entry.startswith("GPU-") and uuid.startswith(entry)
 
 
 def _nvidia(environ: Mapping[str, str]) -> list[LocalGpu]:
-    command = ["nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=index,name,memory.total,uuid", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=QUERY_SECONDS, env=dict(environ), check=False
@@ -59,13 +68,13 @@ def _nvidia(environ: Mapping[str, str]) -> list[LocalGpu]:
 
 
 def parse_nvidia(text: str) -> list[LocalGpu]:
-    """The rows of nvidia-smi's index, name, memory.total (MiB) as CSV without header."""
+    """The rows of nvidia-smi's index, name, memory.total (MiB), uuid as CSV without header."""
     found = []
     for line in text.splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 3 and parts[0].isdigit():
+        if len(parts) >= 3 and parts[0].isdigit():
             memory = int(parts[2]) if parts[2].isdigit() else 0
-            found.append(LocalGpu(parts[0], "nvidia", parts[1], memory, gpus.of_product(parts[1])))
+            found.append(LocalGpu(parts[0], "nvidia", parts[1], memory, gpus.of_product(parts[1]), *parts[3:]))
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import stand_in_job
+from ltx2_job.workspace import RunFolder, Workspace
 from ltx2_operator import machine
 from ltx2_operator.cli import PASSED_THROUGH, VERBS, main, preflight
 from ltx2_operator.machine import LocalGpu, detect, parse_nvidia
@@ -134,6 +136,20 @@ def test_run_says_plan_and_summary_and_a_second_run_is_done_at_once(here, capfd,
     assert len(calls(here)) == 2
     assert main(["ls"]) == 0
     assert re.search(r"fox\s+Succeeded\s+5/5\s+0.2500", capfd.readouterr().out)
+
+
+def test_ls_lists_runs_elsewhere_and_none_that_are_gone(here, capfd):
+    place = Workspace(here)
+    for name in ("output/examples/fox", "runs/hen", "output/cow"):
+        (here / name).mkdir(parents=True)
+        (here / name / "result.json").write_text(json.dumps({"steps": 7, "finalLoss": 0.125}))
+        place.note_run(Path(name).name, RunFolder(here / name))
+    (here / "runs" / "notes.json").write_text("[]")
+    assert sorted(path.name for path in (here / "runs").iterdir()) == ["cow.json", "fox.json", "hen", "notes.json"]
+    shutil.rmtree(here / "output/cow")
+    assert main(["ls"]) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert [row[:4] for row in rows[1:]] == [[name, "Succeeded", "7/7", "0.1250"] for name in ("fox", "hen")]
 
 
 @pytest.mark.parametrize("proof", ["result.json", "checkpoints/step-0000003/manifest.json"])
@@ -361,6 +377,10 @@ def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_nvidia", lambda environ: found)
     assert [gpu.index for gpu in detect({"CUDA_VISIBLE_DEVICES": "2,0"}, tmp_path)] == ["2", "0"]
     assert detect({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    named = parse_nvidia("0, NVIDIA H200, 143771, GPU-5a1f\n1, NVIDIA H200, 143771, GPU-5b02\n")
+    monkeypatch.setattr(machine, "_nvidia", lambda environ: named)
+    for mask, seen in (("GPU-5b02", ["1"]), ("GPU-5b", ["1"]), ("GPU-6,5b02", [])):
+        assert [gpu.index for gpu in detect({"CUDA_VISIBLE_DEVICES": mask}, tmp_path)] == seen
     assert [entry.name for entry in machine.classes(found, 2)] == ["h200"]
     assert machine.classes(found, 3) == []
     with pytest.raises(

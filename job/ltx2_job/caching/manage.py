@@ -1,7 +1,6 @@
 """Looking at the store and freeing space in it: `ltx2 cache ls` and `ltx2 cache gc`. Torch-free.
 
-An item is in use when the index of any run refers to it. Indices are found in runs/*/index.json; those of runs with an
-`output_dir` elsewhere are remembered by the cache stage.
+An item is in use when the index of any run refers to it.
 """
 
 import fcntl
@@ -10,15 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from ltx2_job.caching.remember import Memory
 from ltx2_job.data.index import Index
 from ltx2_job.errors import UnavailableError
 from ltx2_job.store import KINDS, Store
 from ltx2_job.workspace import Workspace
-
-INDEX: Final = "index"  # the memory's scope of indices outside runs/
 
 
 @dataclass(frozen=True)
@@ -90,19 +85,9 @@ def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
         return Freed(items, size)
 
 
-def remember_index(memory: Memory, workspace: Workspace, index: Path) -> None:
-    """Let `collect` find an index that is not in runs/."""
-    if index.parent.parent != workspace.root / "runs":
-        memory.set(INDEX, os.path.relpath(index, workspace.root), "")
-
-
 def _references(workspace: Workspace) -> tuple[set[tuple[str, str]], list[Path]]:
     """Every (kind, key) in use, and every store's root."""
-    paths = set((workspace.root / "runs").glob("*/index.json"))
-    place = memory_path(workspace)
-    if place.is_file():
-        with Memory(place, lambda _: None) as memory:
-            paths |= {workspace.root / name for name in memory.keys(INDEX)}
+    paths = {run.index for run in workspace.runs().values()}
     used: set[tuple[str, str]] = set()
     roots = [workspace.cache.resolve()]
     for path in sorted(paths):

@@ -7,7 +7,7 @@ report.json. A run with nothing to do ends before torch is imported.
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ltx2_job.caching.manage import in_use, memory_path, remember_index
+from ltx2_job.caching.manage import in_use, memory_path
 from ltx2_job.caching.remember import Memory
 from ltx2_job.caching.report import build_report, overused, skip_lines, uneven_rates
 from ltx2_job.caching.survey import Skipped, Workers, survey
@@ -61,7 +61,6 @@ def run_cache(stage: "Stage", make_workers: Callable[[int | None], Workers] = Wo
             _finish(stage, work, encoded)
             stage.fence.check()
             index.save(stage.run.index)
-            remember_index(memory, stage.workspace, stage.run.index)
     return index
 
 

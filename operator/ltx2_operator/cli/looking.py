@@ -42,15 +42,15 @@ def gpus(args: Namespace) -> int:
 
 
 def ls(args: Namespace) -> int:
-    """One row per folder of runs/, and one per repository in models/."""
-    runs = sorted((args.workspace / "runs").glob("*/"), key=lambda path: path.name)
+    """One row per run, and one per repository in models/."""
+    place = Workspace(args.workspace)
     rows = [("NAME", "STATE", "PROGRESS", "LOSS", "HELD-OUT", "AGE")]
-    rows += [_run_row(path) for path in runs]
+    rows += [_run_row(name, run) for name, run in place.runs().items()]
     if len(rows) == 1:
         print(f"{args.workspace / 'runs'}: no runs yet; `ltx2 run training.yaml` makes one")
     else:
         print("\n".join(table(rows)))
-    models = Snapshots(Workspace(args.workspace)).holdings()
+    models = Snapshots(place).holdings()
     if models:
         held = [(one.repository, one.commit[:12], str(one.files), size_text(one.bytes), _begun(one)) for one in models]
         print("\n".join(["", *table([("MODEL", "COMMIT", "FILES", "SIZE", ""), *held])]))
@@ -61,9 +61,8 @@ def _begun(model: Holding) -> str:
     return f"{size_text(model.begun)} of a file that is still to be completed" if model.begun else ""
 
 
-def _run_row(folder: Path) -> tuple[str, str, str, str, str, str]:
-    run = RunFolder(folder)
-    state, result = _json(folder / STATE_FILE), _json(run.result)
+def _run_row(name: str, run: RunFolder) -> tuple[str, str, str, str, str, str]:
+    state, result = _json(run.root / STATE_FILE), _json(run.result)
     status: dict[str, Any] = state.get("status") or {}
     progress = status.get("progress") or {}
     held = (result.get("heldOutLoss") or {}).get("end", progress.get("heldOutLoss"))
@@ -73,7 +72,7 @@ def _run_row(folder: Path) -> tuple[str, str, str, str, str, str]:
     start = status.get("startTime")
     age = duration_text((datetime.now(UTC) - moment(start)).total_seconds()) if start else "-"
     loss_text, held_text = (f"{float(value):.4f}" if value is not None else "-" for value in (loss, held))
-    return folder.name, word, done, loss_text, held_text, age
+    return name, word, done, loss_text, held_text, age
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether models can be downloaded: the Hub's address, the token, and the one gated model that LTX-2 needs."""
+"""Whether models can be downloaded: the Hub's address, the token, and the gated Gemma for runs that name it."""
 
 import json
 import urllib.error
@@ -60,7 +60,7 @@ def _ask(endpoint: str, environ: Mapping[str, str]) -> list[Finding]:
 def _token(endpoint: str, token: str, where: str) -> list[Finding]:
     page = f"{ENDPOINT}/{GATED}"
     if not token:
-        remedy = f"set HF_TOKEN to download {GATED}, which is gated; accept its licence at {page} first"
+        remedy = f"only gated models need one, {GATED} for instance: accept the licence at {page}, then set HF_TOKEN"
         return [Finding("token", "note", "there is no token", remedy)]
     if not token.isascii() or not token.isprintable() or " " in token:
         return [Finding("token", "fix", f"{where} holds no token: blanks or other characters", "copy it anew")]

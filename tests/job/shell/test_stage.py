@@ -14,7 +14,7 @@ from ltx2_job.errors import ConfigError, Stopped, Superseded
 from ltx2_job.fence import Owner
 from ltx2_job.reporter import LiveReporter, Reporter
 from ltx2_job.stage import Stage, StagePlan, StopFlag, ensure_same_run, open_stage, read_files
-from ltx2_job.workspace import RunFolder
+from ltx2_job.workspace import RunFolder, Workspace
 
 
 def open_here(files, workspace, environ=None, attempt=1, name="train") -> Stage:
@@ -52,6 +52,17 @@ def test_what_was_used_lies_in_the_run_folder(files, tmp_path):
     assert json.loads(stage.run.plan.read_text()) == PLAN
 
 
+def test_a_run_elsewhere_is_found_by_its_name(tmp_path):
+    """Catches a run whose output_dir lies elsewhere and that no command finds: ls, gc, --run."""
+    for output_dir, name in (("output/fox", "fox"), (None, "hen")):
+        config = CONFIG | ({"output_dir": output_dir} if output_dir else {})
+        files = write_files(tmp_path / "files", config)
+        stage = open_stage("train", files, tmp_path, name, 1, StopFlag(), {})
+        stage.reporter.close(0, "done")
+    runs = {name: run.root for name, run in Workspace(tmp_path).runs().items()}
+    assert runs == {"fox": tmp_path / "output/fox", "hen": tmp_path / "runs/hen"}
+
+
 def test_only_rank_0_writes(files, tmp_path):
     """Catches eight ranks that claim the run from each other, append to one log and fight for one port."""
     stage = open_here(files, tmp_path, {"RANK": "1", "WORLD_SIZE": "2", "LTX2JOB_PORT": "1"})
@@ -83,7 +94,8 @@ def test_output_dir_replaces_the_run_folder(tmp_path):
     files = write_files(tmp_path / "files", {**CONFIG, "output_dir": "output/examples/fox"})
     stage = open_here(files, tmp_path)
     stage.reporter.close(0, "done")
-    assert stage.run.root == tmp_path / "output" / "examples" / "fox" and not (tmp_path / "runs").exists()
+    assert stage.run.root == tmp_path / "output" / "examples" / "fox"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["fox.json"], "a note of where it lies, no more"
 
 
 def test_a_later_attempt_shuts_out_an_earlier_one(files, tmp_path):

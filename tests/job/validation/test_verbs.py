@@ -1,5 +1,6 @@
 """`ltx2-job validate` and `ltx2-job export` on the folder of a run, and which captions validation takes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ltx2_job.training.trainer import run_training
 from ltx2_job.validation import t2v
 from ltx2_job.validation.lora import apply_lora
 from ltx2_job.validation.t2v import make_validator
-from ltx2_job.workspace import write_json
+from ltx2_job.workspace import RunFolder, Workspace, write_json
 from training_runs import CONFIG, DATASET, clip, make_stage
 
 RANK, ALPHA = 4, 16.0
@@ -77,6 +78,16 @@ def test_export_writes_what_the_training_wrote(
         written = tmp_path / "out" / theirs.name
         assert written.read_bytes() == theirs.read_bytes()
         assert str(written) in printed
+
+
+def test_a_run_elsewhere_is_exported_by_its_name(finished: Stage, tmp_path: Path) -> None:
+    moved = tmp_path / "output" / "elsewhere"
+    shutil.copytree(finished.run.root, moved)
+    place = Workspace(tmp_path)
+    place.note_run("hen", RunFolder(moved))
+    words = ["export", "--workspace", str(tmp_path), "--run", "hen", "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert (tmp_path / "out" / "lora.safetensors").read_bytes() == finished.run.lora.read_bytes()
 
 
 def test_export_takes_the_named_checkpoint(finished: Stage, tmp_path: Path) -> None:
