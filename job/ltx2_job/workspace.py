@@ -54,19 +54,44 @@ class Workspace:
         return RunFolder(self.resolve(output_dir or Path("runs") / name))
 
     def runs(self) -> dict[str, RunFolder]:
-        """Every run by name: the folders of runs/, and those elsewhere that a note in runs/ leads to."""
-        place = self.root / "runs"
-        found = {folder.name: RunFolder(folder) for folder in place.glob("*/")}
-        for note in place.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found.setdefault(note.stem, RunFolder(self.resolve(read_json(note)["folder"])))
-        return {name: run for name, run in sorted(found.items()) if run.root.is_dir()}
+        """Every run by name: the folders of runs/, and those elsewhere that a note in runs/ leads to.
+
+        A name that was used for several folders stands for the one it was used for last.
+        """
+        named = {name: folders[-1] for name, folders in self._run_folders().items()}
+        return {name: RunFolder(folder) for name, folder in sorted(named.items())}
+
+    def every_run(self) -> list[RunFolder]:
+        """As `runs`, with each folder that a name was used for before."""
+        folders = {folder for folders in self._run_folders().values() for folder in folders}
+        return [RunFolder(folder) for folder in sorted(folders)]
 
     def note_run(self, name: str, run: RunFolder) -> None:
-        """Let `runs` find a run whose output_dir lies elsewhere: a note runs/<name>.json."""
-        if run.root.parent != self.root / "runs":
-            folder = run.root.relative_to(self.root) if run.root.is_relative_to(self.root) else run.root
-            write_json(self.root / "runs" / f"{name}.json", {"folder": str(folder)})
+        """Let `runs` find a run whose output_dir lies elsewhere: a note runs/<name>.json, the newest folder last."""
+        note = self.root / "runs" / f"{name}.json"
+        noted = _noted(note)
+        if run.root.parent == note.parent and not noted:
+            return  # it is found without one
+        folder = str(run.root.relative_to(self.root) if run.root.is_relative_to(self.root) else run.root)
+        folders = [*(each for each in noted if each != folder), folder]
+        if folders != noted:
+            write_json(note, {"folders": folders})
+
+    def _run_folders(self) -> dict[str, list[Path]]:
+        """Name -> folders that are there, the one used last at the end."""
+        place = self.root / "runs"
+        found = {folder.name: [folder] for folder in place.glob("*/")}
+        for note in place.glob("*.json"):
+            if there := [folder for folder in map(self.resolve, _noted(note)) if folder.is_dir()]:
+                found.setdefault(note.stem, []).extend(there)
+        return found
+
+
+def _noted(note: Path) -> list[str]:
+    """The folders of a note of `Workspace.note_run`; none where it is missing, or some other file of that name."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return [str(folder) for folder in read_json(note)["folders"]]
+    return []
 
 
 def require_folder(named: str, path: Path) -> None:

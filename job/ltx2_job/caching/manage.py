@@ -87,7 +87,7 @@ def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
 
 def _references(workspace: Workspace) -> tuple[set[tuple[str, str]], list[Path]]:
     """Every (kind, key) in use, and every store's root."""
-    paths = {run.index for run in workspace.runs().values()}
+    paths = {run.index for run in workspace.every_run()}
     used: set[tuple[str, str]] = set()
     roots = [workspace.cache.resolve()]
     for path in sorted(paths):

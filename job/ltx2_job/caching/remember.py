@@ -56,11 +56,6 @@ class Memory:
         if len(self._pending) >= _PENDING:
             self.flush()
 
-    def keys(self, scope: str) -> list[str]:
-        """Every key of a scope."""
-        self.flush()
-        return self._read("SELECT key FROM facts WHERE scope = ? ORDER BY key", scope)
-
     def flush(self) -> None:
         """Write what is pending."""
         try:

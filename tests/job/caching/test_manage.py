@@ -41,6 +41,17 @@ def test_runs_elsewhere_keep_their_items(bench: Bench) -> None:
     assert collect(bench.workspace).items == 6
 
 
+def test_a_name_that_moved_keeps_the_items_of_all_its_folders(bench: Bench) -> None:
+    """Catches an index that is no longer looked at once another folder has the run's name."""
+    for clip, output_dir in (("a", None), ("b", "output/one"), ("c", "output/two")):
+        path = bench.clip(clip, level=0.2 + ord(clip) / 1000)
+        bench.config["output_dir"] = output_dir
+        bench.run("bar")
+        path.unlink()
+    assert collect(bench.workspace) == Freed(0, 0)
+    assert totals(bench)["video"] == (3, 0)
+
+
 def test_nothing_is_collected_while_a_cache_stage_works(bench: Bench) -> None:
     reader, writer = os.pipe()
     child = os.fork()

@@ -63,6 +63,18 @@ def test_a_run_elsewhere_is_found_by_its_name(tmp_path):
     assert runs == {"fox": tmp_path / "output/fox", "hen": tmp_path / "runs/hen"}
 
 
+def test_a_name_stands_for_the_folder_it_was_used_for_last(tmp_path):
+    """Catches `--run fox` that opens the folder of an earlier command."""
+    place, used = Workspace(tmp_path), []
+    for output_dir in (None, "output/one", "output/two", "output/one", None):
+        run = place.run("fox", output_dir)
+        run.root.mkdir(parents=True, exist_ok=True)
+        place.note_run("fox", run)
+        used.append(run)
+        assert place.runs() == {"fox": run}
+        assert place.every_run() == sorted(set(used), key=lambda each: each.root)
+
+
 def test_only_rank_0_writes(files, tmp_path):
     """Catches eight ranks that claim the run from each other, append to one log and fight for one port."""
     stage = open_here(files, tmp_path, {"RANK": "1", "WORLD_SIZE": "2", "LTX2JOB_PORT": "1"})
