@@ -1,11 +1,9 @@
 """Fetching what a training needs from the Hub into models/: once, checked, resumable, one process at a time."""
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from ltx2_job.hub.choice import Entry, Listing, Selection, choose
 from ltx2_job.hub.client import Hub, Transient
 from ltx2_job.hub.snapshot import PARTIAL, ModelFiles, NotDownloaded, Snapshots, require_paths
 from ltx2_job.places import Repository
+from ltx2_job.storage import FULL, free
 from ltx2_job.workspace import sync
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Downloader:
                 known = self.snapshots.commit(repository)  # the run keeps to its commit even if the folder is gone
                 asked = Repository(repository.name, known) if known else repository
                 listing = Listing(repository, *self._asked(asked))
-                self.snapshots.remember(listing)
+                self.snapshots.remember(listing, first=known is None)
                 return listing
 
     def _asked(self, repository: Repository) -> tuple[str, dict[str, Entry]]:
@@ -99,9 +98,10 @@ class Downloader:
     def _download(self, selections: list[Selection]) -> None:
         if not selections:
             return
-        need, free = self.snapshots.left(selections), self._free()
-        if need + min(SPARE, need) > free:
-            raise self._no_space(need)
+        need = self.snapshots.left(selections)
+        spare = min(SPARE, need)
+        if need + spare > free(self.snapshots.workspace.models):
+            raise self._no_space(need, spare)
         self._begin(selections)
         try:
             for selection in selections:
@@ -110,17 +110,17 @@ class Downloader:
                     self._file(selection.listing, name, entry, target)
                     self.reporter.info(f"{target}: {size_text(entry.bytes)}, complete and checked")
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 raise self._no_space(self.snapshots.left(selections)) from None
             raise
 
-    def _free(self) -> int:
-        return shutil.disk_usage(self.snapshots.workspace.models).free
-
-    def _no_space(self, need: int) -> StorageError:
+    def _no_space(self, need: int, spare: int = 0) -> StorageError:
+        models = self.snapshots.workspace.models
+        left = free(models)
+        besides = f" and leaves {size_text(spare)} for the run" if spare and need <= left else ""
         return StorageError(
-            f"{self.snapshots.workspace.models}: the download needs {size_text(need)} more, {size_text(self._free())} "
-            "are free; grow the volume or make room, then run again: what has been fetched is kept"
+            f"{models}: the download needs {size_text(need)} more{besides}, {size_text(left)} are free; grow the "
+            "volume or make room, then run again: what has been fetched is kept"
         )
 
     def _begin(self, selections: list[Selection]) -> None:
@@ -208,7 +208,10 @@ class Downloader:
 
     @contextlib.contextmanager
     def _locked(self, home: Path) -> Iterator[None]:
-        """One process at a time per repository; the others wait and say so."""
+        """One process at a time per repository; the others wait and say so.
+
+        A volume without locks holds nobody back: two at once then cost traffic, and the digest tells what is whole.
+        """
         home.mkdir(parents=True, exist_ok=True)
         with (home / _LOCK).open("a") as file:
             told = False
@@ -221,4 +224,6 @@ class Downloader:
                         self.reporter.info(f"{home}: another process downloads; waiting for it")
                         told = True
                     self._wait(_LOOK)
+                except OSError:
+                    break
             yield

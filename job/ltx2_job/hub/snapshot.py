@@ -90,12 +90,12 @@ class Snapshots:
         files = {name: Entry(int(entry["bytes"]), str(entry["digest"])) for name, entry in page["files"].items()}
         return Listing(repository, str(page["commit"]), files)
 
-    def remember(self, listing: Listing) -> None:
-        """Store a listing, and what its revision means from now on."""
+    def remember(self, listing: Listing, *, first: bool) -> None:
+        """Store a listing; `first`: also as what its revision means from now on."""
         files = {name: asdict(entry) for name, entry in listing.files.items()}
         page = {"repository": listing.repository.name, "commit": listing.commit, "files": files}
         write_json(self.folder(listing) / REPOSITORY, page)
-        if not listing.repository.is_pinned:
+        if first and not listing.repository.is_pinned:
             known = self.home(listing.repository) / REVISIONS
             write_json(known, _page(known) | {listing.repository.revision: listing.commit})
 

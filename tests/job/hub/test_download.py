@@ -1,5 +1,7 @@
 """Downloads against a Hub over real HTTP: what is asked, what lies on disk afterwards, and every way to fail."""
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -150,6 +152,14 @@ def test_two_processes_at_once_fetch_once(hub, place):
     assert (place.root / "runs/vixen/model.json").exists()
 
 
+def test_a_volume_without_locks_is_written_all_the_same(hub, place, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert place.fetch().model.read_bytes() == published()[DEV]
+
+
 def test_told_to_stop_it_stops_within_the_file_and_goes_on_later(hub, place):
     def check():
         if hub.sent[DEV] or (place.told.transfers and place.told.transfers[-1][0] == DEV):
@@ -233,6 +243,14 @@ def test_more_than_the_disk_has_is_refused_before_the_first_byte(hub, place):
     with pytest.raises(StorageError, match=r"the download needs 10485760\.\d GiB more, \d+\.\d GiB are free; grow the"):
         place.fetch()
     assert StorageError.exit_code == 73
+    assert not hub.sent
+
+
+def test_room_for_the_download_alone_is_not_enough(hub, place, monkeypatch):
+    # Catches a refusal that says it needs less than there is.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 << 20))
+    with pytest.raises(StorageError, match=r"needs 3\.0 MiB more and leaves 3\.0 MiB for the run, 4\.0 MiB are free"):
+        place.fetch()
     assert not hub.sent
 
 
@@ -327,6 +345,10 @@ def test_main_is_asked_for_once_and_a_pinned_commit_stays(hub, place):
     # The run that has begun keeps its commit, a new one gets what main is now.
     assert place.fetch(run="fox").model.read_bytes() == published(1)[DEV]
     assert place.fetch(run="newest").model.read_bytes() == published(2)[DEV]
+    # The commit that one run keeps to, fetched anew, is not what main means to the others.
+    shutil.rmtree(place.home / first[:12])
+    assert place.fetch(run="fox").model.read_bytes() == published(1)[DEV]
+    assert place.fetch(run="last").model.read_bytes() == published(2)[DEV]
 
 
 def test_the_flavour_names_the_repository_and_the_file(hub, place):
