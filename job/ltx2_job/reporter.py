@@ -235,7 +235,8 @@ class LiveReporter(Reporter):
         """Write the last word already now: whoever kills this process while it takes itself apart finds it."""
         self._fence.check()
         page = self.progress.last_word(exitcodes.STOPPED, message)
-        write_last_word(page, self._termination_log, self._run, self.progress.attempt)
+        with contextlib.suppress(OSError):  # a volume that is full by now does not make a failure of a stop
+            write_last_word(page, self._termination_log, self._run, self.progress.attempt)
 
     def traceback(self, text: str) -> None:
         """Into the log, whole."""

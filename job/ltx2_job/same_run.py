@@ -26,7 +26,7 @@ def require_same(run: RunFolder, dump: Mapping[str, Any], resume_from: str | Non
     configuration made it, unless `resume_from` names a checkpoint: then the user has chosen what to go on from. Raises
     ConfigError with one problem for each key that differs.
     """
-    kept = run.result.exists() or any(run.checkpoints.glob("*/manifest.json"))
+    kept = run.result.exists() or any(run.checkpoints.glob("step-*/manifest.json"))
     if not kept or not run.config.exists() or resume_from not in UNNAMED_CHECKPOINTS:
         return
     before = {

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,8 @@ def look(resolved: "Resolved", workspace: "Workspace", make_workers: Callable[[]
         left_out[found] = Skipped.of(found, error, probe, timed)
 
     named = [found for found in files if nameable(found, skip)]
-    with remembered(memory_path(workspace)) as recall, make_workers() as workers:
+    recall = remembered(memory_path(workspace))
+    with make_workers() as workers:
         for found, future in workers.ahead(lambda decoder, found: _probe(decoder, found.path, recall), named):
             probe: Probe | None = None
             timed: Timing | None = None
@@ -106,8 +107,7 @@ def _probe(decoder: Decoder, path: Path, recall: Recall) -> Probe:
         raise Unusable(f"it cannot be read ({error.strerror})", lasting=False) from error
 
 
-@contextlib.contextmanager
-def remembered(path: Path) -> Iterator[Recall]:
+def remembered(path: Path) -> Recall:
     """What a cache stage's memory says about a file that has not changed since: its probe, or why it is of no use.
 
     The memory is opened for reading alone; without one, or with one that cannot be read, nothing is remembered.
@@ -128,4 +128,4 @@ def remembered(path: Path) -> Iterator[Recall]:
         raw: dict[str, Any] = json.loads(text)
         return Unusable(raw["reason"]) if "reason" in raw else raw
 
-    yield recall
+    return recall

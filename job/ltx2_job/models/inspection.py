@@ -255,11 +255,11 @@ def _difference(what: str, found: list[str]) -> Iterable[Difference]:
 
 
 def _parts(entries: Iterable[TensorEntry]) -> dict[str, dict[str, Any]]:
-    """By part of LTX-2, and by the first two names of their path what belongs to none."""
+    """By part of LTX-2, and by the first name of their path what belongs to none."""
     groups: dict[str, list[TensorEntry]] = {part: [] for part in PARTS}
     for entry in entries:
         at = place(entry.name)
-        groups.setdefault(at.part if at is not None else ".".join(entry.name.split(".")[:1]), []).append(entry)
+        groups.setdefault(at.part if at is not None else entry.name.partition(".")[0], []).append(entry)
     return {name: _summary(group) for name, group in groups.items() if group}
 
 

@@ -147,6 +147,14 @@ def test_leaving_is_said_before_the_end(setup):
         setup.reporter.leaving("told to stop")
 
 
+def test_leaving_stays_a_stop_where_the_volume_takes_no_word(setup):
+    """Catches 73, which nobody tries again, for a run whose checkpoint is complete."""
+    setup.run.attempts.write_text("in the way")
+    setup.reporter.leaving("told to stop")
+    assert json.loads(setup.log.read_text())["exitCode"] == 85
+    setup.run.attempts.unlink()
+
+
 @pytest.mark.parametrize("name", ["log", "metrics"])
 def test_a_volume_that_takes_no_more_is_named_by_the_file(setup, name):
     """A failed write names no file of its own. Catches "the volume: no space left", and an end that fails again."""

@@ -199,6 +199,9 @@ def test_a_folder_without_training_in_it_protects_nothing(tmp_path):
     """A first attempt failed at its data; the user repairs the configuration. Catches a folder locked by a failure."""
     run = RunFolder(tmp_path / "runs" / "fox")
     ensure_same_run(run, resolve(CONFIG, DATASETS).dump(), "latest")
+    half = run.checkpoints / ".writing-step-0000010-1f"  # killed right before the first checkpoint got its name
+    half.mkdir(parents=True)
+    (half / "manifest.json").write_text("{}")
     ensure_same_run(run, resolve({**CONFIG, "lora_rank": 8}, DATASETS).dump(), "latest")
     assert json.loads(run.config.read_text())["lora_rank"] == 8
 
