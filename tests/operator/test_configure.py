@@ -121,7 +121,11 @@ def test_wrong_answers_are_asked_again_with_the_nearest_name(here, typing, capsy
     wrong = {
         "name": ("My Fox", "fox", "name: 'My Fox' has another form"),
         "caption_strategy": ("textfiles", "textfile", "did you mean textfile?"),
-        "pretrained_model_name_or_path": ("models/nothing.safetensors", "Lightricks/LTX-2", "does not exist"),
+        "pretrained_model_name_or_path": (
+            "models/nothing.safetensors",
+            "Lightricks/LTX-2",
+            "the checkpoint is not there",
+        ),
         "model_flavour": ("devv", "dev", "did you mean dev?"),
         "class": ("h100-80gb", "h100-80g", "did you mean h100-80g?"),
         "max_train_steps": ("many", "9", "must be a whole number"),
@@ -184,7 +188,7 @@ def test_the_files_of_the_guide(here, capsys):
         (["--steps", "many"], 78, "max_train_steps: must be a whole number, not 'many'"),
         (["--flavour", "devv"], 78, "model_flavour: unknown value 'devv'; did you mean dev?"),
         (["--gpu", "h100"], 78, "class: h100 is no GPU class"),
-        (["--set", "max_train_stepz=5"], 78, "--max_train_stepz: unknown key; did you mean --max_train_steps?"),
+        (["--set", "max_train_stepz=5"], 78, "ltx2: max_train_stepz: unknown key; did you mean max_train_steps?"),
         (["--set", "max_train_steps"], 64, "--set max_train_steps: write --set KEY=VALUE"),
         (["--name", "Fox!"], 78, "name: 'Fox!' has another form"),
         (["--guide", "fox.yaml"], 64, "fox.yaml: --guide writes config/config.json"),
@@ -248,5 +252,7 @@ def test_every_question_has_its_flag():
     args = build_parser().parse_args(["configure"])
     flags = {question.flag.replace("-", "_") for question in questions.QUESTIONS}
     assert flags == {
-        name for name in vars(args) if name not in ("verb", "file", "guide", "yes", "force", "set", "workspace")
+        name
+        for name in vars(args)
+        if name not in ("verb", "parser", "file", "guide", "yes", "force", "set", "workspace")
     }

@@ -164,9 +164,7 @@ def review(answers: Answers, extra: Mapping[str, str], around: Surroundings) -> 
     """Judge the answers (those that are missing count as their defaults) and the further keys of `--set`."""
     filled = complete(answers, around)
     try:
-        resolved = resolve(
-            _config(filled), [_dataset(filled)], flags=[f"--{key}={value}" for key, value in extra.items()]
-        )
+        resolved = resolve({**_config(filled), **extra}, [_dataset(filled)])
         resolved.require_supported()
         documents = _documents(filled, extra, resolved, around)
         if not around.guide:
