@@ -87,6 +87,11 @@ class GpuClass:
             return 0
         return _allocatable(node, self.resource)
 
+    def affinity(self) -> dict[str, Any]:
+        """The pod's affinity to nodes of this class."""
+        required = {"nodeSelectorTerms": self.affinity_terms()}
+        return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+
     def affinity_terms(self) -> list[dict[str, Any]]:
         """nodeSelectorTerms (one of them must hold) that keep a pod on this class; none for the class cpu."""
         return [

@@ -36,19 +36,24 @@ class LocalGpu:
     uuid: str = ""
 
 
-def detect(environ: Mapping[str, str] | None = None, kfd: Path = KFD) -> list[LocalGpu]:
+def detect(environ: Mapping[str, str] | None = None, kfd: Path | None = None) -> list[LocalGpu]:
     """The GPUs that a process started here would see (CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES are honoured)."""
     environ = os.environ if environ is None else environ
     return _visible(_nvidia(environ), environ.get("CUDA_VISIBLE_DEVICES")) + _visible(
-        _amd(kfd), environ.get("HIP_VISIBLE_DEVICES")
+        _amd(kfd or KFD), environ.get("HIP_VISIBLE_DEVICES")
     )
 
 
 def _visible(found: list[LocalGpu], mask: str | None) -> list[LocalGpu]:
     if mask is None:
         return found
-    wanted = [entry.strip() for entry in mask.split(",") if entry.strip()]
-    return [gpu for entry in wanted for gpu in found if gpu.index == entry or _abbreviates(entry, gpu.uuid)]
+    seen: list[LocalGpu] = []
+    for entry in (part.strip() for part in mask.split(",")):
+        named = [gpu for gpu in found if gpu.index == entry or _abbreviates(entry, gpu.uuid)]
+        if not named:
+            break  # as the runtimes do: what follows an entry that names no GPU is hidden
+        seen += named
+    return seen
 
 
 def _abbreviates(entry: str, uuid: str) -> bool:
@@ -98,31 +103,41 @@ def _amd(kfd: Path) -> list[LocalGpu]:
     return found
 
 
-def classes(found: list[LocalGpu], count: int) -> list[GpuClass]:
-    """The known classes that can train of which this machine has `count` or more, cheapest first.
+def classes(found: list[LocalGpu], count: int, field: str = "spec.gpu.class") -> list[GpuClass]:
+    """The known classes that can train of which this machine has `count` or more, cheapest first; none without a GPU.
 
-    Raises ConfigError where it has GPUs, but none that the table knows, or none that computes in bf16.
+    Raises ConfigError where it has GPUs, but none that the table knows, none that computes in bf16, or fewer than
+    `count` of each class.
     """
     known = [gpu.gpu_class for gpu in found if gpu.gpu_class is not None]
     if found and not known:
-        raise ConfigError(_unknown(found))
+        raise ConfigError(_unknown(found, field))
     able = {entry.name: entry for entry in known if entry.bf16}
     if known and not able:
-        refused = gpus.refusal(known[0])
+        refused = gpus.refusal(known[0], field)
         assert refused is not None
         raise ConfigError(refused)
-    return gpus.cheapest_first(entry for entry in able.values() if known.count(entry) >= count)
+    enough = [entry for entry in able.values() if known.count(entry) >= count]
+    if able and not enough:
+        most = max(known.count(entry) for entry in able.values())
+        message = f"{count}, but this machine has at most {most} of one class that can train"
+        raise ConfigError(Problem(f"{field.removesuffix('class')}count", message, f"set it to {most}"))
+    return gpus.cheapest_first(enough)
 
 
-def _unknown(found: list[LocalGpu]) -> Problem:
-    """What to name instead of a product of no class: the largest class of its maker that is not larger than it."""
+def _unknown(found: list[LocalGpu], field: str) -> Problem:
+    """What to name instead of a product of no class: the largest class of its maker that is not larger than it.
+
+    Of the first maker only: the graphics of an AMD processor beside an NVIDIA card are no second GPU to train on.
+    """
+    found = [gpu for gpu in found if gpu.vendor == found[0].vendor]
     names = ", ".join(sorted({gpu.product for gpu in found}))
     least = min(gpu.memory_mib for gpu in found)
     smaller = [
         entry for entry in gpus.TRAINING if entry.vendor == found[0].vendor and entry.memory_bytes <= least * gpus.MIB
     ]
     remedy = f"name the nearest that is not larger: {smaller[-1].name}" if smaller else "use another GPU"
-    return Problem("spec.gpu.class", f"this machine's {names} ({least} MiB) is in no class", remedy)
+    return Problem(field, f"this machine's {names} ({least} MiB) is in no class", remedy)
 
 
 def as_machine(found: list[LocalGpu], environ: Mapping[str, str]) -> Machine:
@@ -131,10 +146,14 @@ def as_machine(found: list[LocalGpu], environ: Mapping[str, str]) -> Machine:
         resource: tuple(gpu.index for gpu in found if gpu.vendor == vendor)
         for resource, vendor in ((NVIDIA_RESOURCE, "nvidia"), (AMD_RESOURCE, "amd"))
     }
+    of_class: dict[str, tuple[str, ...]] = {}
+    for gpu in found:
+        if gpu.gpu_class is not None:
+            of_class[gpu.gpu_class.name] = (*of_class.get(gpu.gpu_class.name, ()), gpu.index)
     env = dict(environ)
     if env.get("PYTHONPATH"):  # pods start in folders of their own
         env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in env["PYTHONPATH"].split(os.pathsep))
-    return Machine(by_resource, env)
+    return Machine(by_resource, env, of_class)
 
 
 def host_memory(meminfo: Path | None = None) -> int | None:

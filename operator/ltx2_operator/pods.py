@@ -206,9 +206,7 @@ def device(pod: Pod, context: Context) -> None:
         container.setdefault("resources", {}).setdefault(part, {})[plan.resource_name] = str(plan.gpu_count)
     toleration = {"key": plan.resource_name, "operator": "Exists", "effect": "NoSchedule"}
     pod["spec"].setdefault("tolerations", []).append(toleration)
-    terms = gpus.find(plan.gpu_class).affinity_terms()
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-    pod["spec"]["affinity"] = {"nodeAffinity": required}
+    pod["spec"]["affinity"] = gpus.find(plan.gpu_class).affinity()
     if plan.vendor == "amd":
         pod["spec"].setdefault("securityContext", {})["supplementalGroups"] = list(context.settings.amd_device_groups)
 

@@ -10,13 +10,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ltx2_job.errors import JobError, UnavailableError
 from ltx2_job.exitcodes import AUTH, USAGE
 from ltx2_operator.form import CannotHonourError, check_form
+from ltx2_operator.gpus import TRAINING
 
 NOTHING: Final[Mapping[str, str]] = {}
 
@@ -28,7 +29,7 @@ JOB_FIELDS: Final = {
 POD_FIELDS: Final = {
     "securityContext": "a process keeps the identity of the user who started it",
     "tolerations": "there is one node",
-    "affinity": "there is one node",
+    "affinity": "there is one node; of its GPUs, those of the class that is asked for come first",
     "nodeSelector": "there is one node",
     "priorityClassName": "nothing is preempted",
     "schedulerName": "there is one node",
@@ -84,10 +85,14 @@ class GpusMissingError(UnavailableError):
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine offers a pod. gpus: per extended resource the device indices that are visible here."""
+    """What this machine offers a pod.
+
+    gpus: per extended resource the device indices that are visible here. of_class: the indices of each GPU class.
+    """
 
     gpus: Mapping[str, tuple[str, ...]]
     env: Mapping[str, str]
+    of_class: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def translate(
             own[entry["name"]] = value
     if job["spec"].get("completionMode") == "Indexed":
         own["JOB_COMPLETION_INDEX"] = str(index)
-    env |= {name: local(value) for name, value in own.items()} | _devices(container, index, machine)
+    env |= {name: local(value) for name, value in own.items()} | _devices(template, index, machine)
     words = [_expand(word, own) for word in [*container["command"], *(container.get("args") or [])]]
     argv = (find_program(words[0], env), *(local(word) for word in words[1:]))
     cwd = Path(local(container["workingDir"])) if container.get("workingDir") else root
@@ -336,13 +341,17 @@ def _expand(text: str, defined: Mapping[str, str]) -> str:
     return _EXPANSION.sub(lambda hit: "$" if hit[1] == "$" else defined.get(hit[2], hit[0]), text)
 
 
-def _devices(container: Mapping[str, Any], index: int, machine: Machine) -> dict[str, str]:
-    """The GPUs that the pod sees: as many as its limit, none without a limit, as in a container."""
-    limits = (container.get("resources") or {}).get("limits") or {}
+def _devices(template: Mapping[str, Any], index: int, machine: Machine) -> dict[str, str]:
+    """The GPUs that the pod sees: as many as its limit, none without a limit, as in a container.
+
+    Where a machine has several classes, those of the class that the pod's affinity names come first.
+    """
+    limits = (template["containers"][0].get("resources") or {}).get("limits") or {}
+    own = machine.of_class.get(_class_of(template), ())
     seen = {}
     for resource, variable in VISIBLE.items():
         count = int(limits.get(resource, 0))
-        offered = machine.gpus.get(resource, ())
+        offered = sorted(machine.gpus.get(resource, ()), key=lambda device: device not in own)
         first = index * count
         if len(offered) < first + count:
             raise GpusMissingError(
@@ -350,7 +359,14 @@ def _devices(container: Mapping[str, Any], index: int, machine: Machine) -> dict
                 f"this machine shows {len(offered)}; set gpu.count or nodes lower, or run it on a cluster"
             )
         seen[variable] = ",".join(offered[first : first + count])
+    if seen["CUDA_VISIBLE_DEVICES"]:
+        seen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts, where the indices come from
     return seen
+
+
+def _class_of(template: Mapping[str, Any]) -> str:
+    """The name of the GPU class that a pod's node affinity asks for; empty where it asks for none."""
+    return next((entry.name for entry in TRAINING if entry.affinity() == template.get("affinity")), "")
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:

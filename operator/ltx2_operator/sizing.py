@@ -21,8 +21,8 @@ from ltx2_operator.demands import CACHE_LADDER, Case, NoFit, Stage, batch_of, gp
 from ltx2_operator.gpus import AUTO, CPU, GpuClass
 
 __all__ = [
-    "NoFit", "NotOffered", "Resources", "Stage", "batch_of", "choose_class", "class_of_machine", "fitting_class",
-    "gpu_of", "ladder", "model_of", "predict", "resources", "size",
+    "NoFit", "NotOffered", "Resources", "Stage", "batch_of", "choose_class", "class_field", "class_of_machine",
+    "fitting_class", "gpu_of", "ladder", "model_of", "predict", "resources", "size",
 ]  # fmt: skip
 
 SMALL_TRANSFORMER: Final = 10**9  # bytes below which a machine without GPU trains by itself
@@ -153,7 +153,7 @@ def choose_class(
     nodes, NotOffered if no node has such GPUs, NoFit if none of those offered is large enough.
     """
     wanted = gpu_of(spec, stage)
-    field = _field(spec, stage)
+    field = class_field(spec, stage)
     if wanted.class_ != AUTO:
         return gpus.find(wanted.class_, field)
     if nodes is None:
@@ -163,7 +163,8 @@ def choose_class(
     return fitting_class(spec, resolved, _offered(list(nodes), count, field), stage, model)
 
 
-def _field(spec: Spec, stage: Stage) -> str:
+def class_field(spec: Spec, stage: Stage) -> str:
+    """The field that chooses the GPU class of a stage."""
     return "spec.cache.gpu.class" if stage == "cache" and spec.cache.gpu else "spec.gpu.class"
 
 
@@ -215,12 +216,12 @@ def class_of_machine(
     The class cpu is taken by itself only where there is no GPU and the transformer is known to be below 1 GB. Raises
     ConfigError where a GPU is needed and none is there, NoFit where none is large enough.
     """
-    wanted = gpu_of(spec, stage).class_
+    wanted, field = gpu_of(spec, stage).class_, class_field(spec, stage)
     if wanted != AUTO:
-        return gpus.find(wanted)
+        return gpus.find(wanted, field)
     if found:
         return fitting_class(spec, resolved, found, stage, model)
     if model is not None and model.transformer * estimate.FORM_BYTES["bf16"] < SMALL_TRANSFORMER:
         return CPU
     message = "no GPU on this machine, and the transformer is not known to be below 1 GB"
-    raise ConfigError(Problem("spec.gpu.class", message, "run it on a cluster, or write cpu if it may take very long"))
+    raise ConfigError(Problem(field, message, "run it on a cluster, or write cpu if it may take very long"))

@@ -379,14 +379,28 @@ def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):
     assert detect({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
     named = parse_nvidia("0, NVIDIA H200, 143771, GPU-5a1f\n1, NVIDIA H200, 143771, GPU-5b02\n")
     monkeypatch.setattr(machine, "_nvidia", lambda environ: named)
-    for mask, seen in (("GPU-5b02", ["1"]), ("GPU-5b", ["1"]), ("GPU-6,5b02", [])):
+    for mask, seen in (
+        ("GPU-5b02", ["1"]),
+        ("GPU-5b", ["1"]),
+        ("GPU-6,5b02", []),
+        ("GPU-6,GPU-5b02", []),
+        ("1,7,0", ["1"]),
+        ("-1", []),
+    ):
         assert [gpu.index for gpu in detect({"CUDA_VISIBLE_DEVICES": mask}, tmp_path)] == seen
     assert [entry.name for entry in machine.classes(found, 2)] == ["h200"]
-    assert machine.classes(found, 3) == []
+    with pytest.raises(
+        Exception, match=r"spec\.gpu\.count: 3, but this machine has at most 2 of one class .*; set it to 2"
+    ):
+        machine.classes(found, 3)
+    assert machine.classes([], 1) == []
     with pytest.raises(
         Exception, match=r"RTX 9999 \(49140 MiB\) is in no class; name the nearest that is not larger: rtx-6000-ada"
     ):
         machine.classes(found[2:], 1)
+    graphics = LocalGpu("0", "amd", "AMD 164e", 512, None)  # of the processor, beside the card
+    with pytest.raises(Exception, match=r"RTX 9999 \(49140 MiB\) is in no class; name .*: rtx-6000-ada"):
+        machine.classes([found[2], graphics], 1)
     with pytest.raises(Exception, match="t4 does not compute in bf16"):
         machine.classes(parse_nvidia("0, Tesla T4, 15360\n"), 1)
     assert [entry.name for entry in machine.classes(parse_nvidia("0, Tesla T4, 15360\n1, NVIDIA L4, 23034"), 1)] == [
@@ -408,4 +422,5 @@ def test_gpus_of_a_machine_without_torch(tmp_path, monkeypatch):
     ]
     seen = machine.as_machine([LocalGpu("3", "amd", "x", 1, None)], {"PYTHONPATH": "a"})
     assert seen.gpus == {"nvidia.com/gpu": (), "amd.com/gpu": ("3",)}
+    assert machine.as_machine(found, {}).of_class == {"h200": ("0", "1")}
     assert Path(seen.env["PYTHONPATH"]).is_absolute()

@@ -190,6 +190,16 @@ def test_gpus_of_all_nodes_are_counted_and_the_cache_stage_has_its_own_field():
         preflight.require_gpus([cache, plan], gpus)
 
 
+def test_a_class_larger_than_the_cards_of_this_machine_is_refused_before_a_run():
+    plan = SimpleNamespace(stage="train", resource_name="nvidia.com/gpu", gpu_class="h200", gpu_count=1, nodes=1)
+    small, silent = LocalGpu("0", "nvidia", "NVIDIA L40S", 46068, None), LocalGpu("1", "nvidia", "NVIDIA X", 0, None)
+    with pytest.raises(ConfigError, match=r"shows 1, too small for that class: NVIDIA L40S \(46068 MiB\); name the"):
+        preflight.require_gpus([plan], [small])
+    preflight.require_gpus([plan], [small, silent])
+    plan.gpu_class = "a40"
+    preflight.require_gpus([plan], [small])
+
+
 def test_the_folder_of_a_process_that_a_killed_command_left_is_removed_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(local.tempfile, "gettempdir", lambda: str(tmp_path))
     left, other = tmp_path / "fox-train-1-abcde-x1", tmp_path / "other"

@@ -90,9 +90,9 @@ def place(tmp_path):
     return workspace
 
 
-def jobs_of(place, clock=None, *, gpus=None, secret=lambda *_: None, env=None):
+def jobs_of(place, clock=None, *, gpus=None, of_class=None, secret=lambda *_: None, env=None):
     path = f"{place.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    machine = Machine(gpus or {}, {**BASE, "PATH": path, **(env or {})})
+    machine = Machine(gpus or {}, {**BASE, "PATH": path, **(env or {})}, of_class or {})
     null = os.open(os.devnull, os.O_WRONLY)
     return LocalJobs(place, machine, secret, (clock or Clock()).now, output=null)
 
@@ -378,6 +378,16 @@ def test_meaningless_fields_carry_a_reason():
         assert all(len(why.split()) >= 3 for why in group.values())
 
 
+@pytest.mark.parametrize(("name", "seen"), [("l4", "0"), ("h200", "1"), ("a40", "0")])
+def test_a_pod_gets_a_gpu_of_its_class_where_a_machine_has_several(place, name, seen):
+    # The first of all would be the smaller card; a card of no class stands for the nearest that was named.
+    gpu = {"vendor": "nvidia", "resource_name": "nvidia.com/gpu", "gpu_class": name, "gpu_count": 1}
+    clock = Clock()
+    jobs = jobs_of(place, clock, gpus={"nvidia.com/gpu": ("0", "1")}, of_class={"l4": ("0",), "h200": ("1",)})
+    run_job(place, jobs, clock, *rendered(**gpu))
+    assert calls(place)[0]["env"]["CUDA_VISIBLE_DEVICES"] == seen
+
+
 def test_gpus_are_dealt_out_and_missing_ones_are_named(place):
     clock = Clock()
     gpu = {
@@ -390,6 +400,7 @@ def test_gpus_are_dealt_out_and_missing_ones_are_named(place):
     jobs = jobs_of(place, clock, gpus={"nvidia.com/gpu": ("0", "1", "4")})
     run_job(place, jobs, clock, *rendered(**gpu))
     assert calls(place)[0]["env"]["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert calls(place)[0]["env"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     configmap, job = rendered(nodes=2, attempt=2, **gpu)
     jobs.put(configmap)
     with pytest.raises(

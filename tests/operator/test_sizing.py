@@ -453,6 +453,12 @@ def test_a_machine_without_gpu_trains_only_what_is_known_to_be_tiny() -> None:
             here([], unknown)
 
 
+def test_what_is_wrong_with_the_class_of_the_cache_stage_is_said_of_its_own_field() -> None:
+    spec, resolved = given(spec={"gpu": {"class": "h200"}, "cache": {"gpu": {"class": "h100-8g"}}})
+    with pytest.raises(ConfigError, match=r"^spec\.cache\.gpu\.class: h100-8g is no GPU class"):
+        sizing.class_of_machine(spec, resolved, [], "cache")
+
+
 def test_a_gpu_is_not_left_for_the_cpu_even_by_a_tiny_model() -> None:
     assert here(["rtx-4090"], estimate.known_model("small")) == "rtx-4090"
 

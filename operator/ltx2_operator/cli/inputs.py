@@ -19,6 +19,7 @@ from ltx2_operator import manifest, sizing
 from ltx2_operator.accept import resolve_spec
 from ltx2_operator.api import LTX2Training, not_supported_yet, parse
 from ltx2_operator.fields import API_VERSION, KIND, NAME_MAX
+from ltx2_operator.gpus import AUTO
 from ltx2_operator.machine import LocalGpu, classes
 
 
@@ -151,7 +152,8 @@ def choose(order: Order, found: list[LocalGpu]) -> Order:
     spec = order.training.spec
     for stage in ("train", "cache"):
         wanted = sizing.gpu_of(spec, stage)
-        offered = classes(found, wanted.count if stage == "train" else 1) if wanted.class_ == "auto" else []
+        count, field = wanted.count if stage == "train" else 1, sizing.class_field(spec, stage)
+        offered = classes(found, count, field) if wanted.class_ == AUTO else []
         chosen = sizing.class_of_machine(spec, order.resolved, offered, stage, order.model)
         if stage == "train":
             body["spec"]["gpu"] = {**(body["spec"].get("gpu") or {}), "class": chosen.name}

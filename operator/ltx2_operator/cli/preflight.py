@@ -91,14 +91,15 @@ def has_clips(order: Order) -> bool:
 
 
 def require_gpus(plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
-    """Raise ConfigError if a plan needs GPUs that are not visible here."""
+    """Raise ConfigError if a plan needs GPUs that are not visible here, or larger ones than those."""
     vendors = {NVIDIA_RESOURCE: "nvidia", AMD_RESOURCE: "amd"}
     for plan in plans:
         if plan.resource_name is None:
             continue
-        have = sum(gpu.vendor == vendors[plan.resource_name] for gpu in found)
-        need = plan.gpu_count * plan.nodes
-        if have >= need:
+        there = [gpu for gpu in found if gpu.vendor == vendors[plan.resource_name]]
+        have, need = len(there), plan.gpu_count * plan.nodes
+        smaller = _smaller(plan, there)
+        if have - len(smaller) >= need:
             continue
         message = f"{plan.gpu_class} needs {need} x {plan.resource_name}, this machine shows {have}"
         remedy = "run it on a cluster, or here with class cpu (tiny models) or another class of `ltx2 gpus`"
@@ -106,8 +107,18 @@ def require_gpus(plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:
         message += f" ({', '.join(masks)})" if masks else ""
         if have:
             remedy = "set gpu.count or nodes lower, or run it on a cluster"
+        if have >= need:
+            cards = ", ".join(sorted({f"{gpu.product} ({gpu.memory_mib} MiB)" for gpu in smaller}))
+            message += f", too small for that class: {cards}"
+            remedy = "name the class of the cards that are here (`ltx2 gpus`), or auto; or run it on a cluster"
         other = plan.stage == "cache" and any(plan.gpu_class != one.gpu_class for one in plans)
         raise ConfigError(Problem("spec.cache.gpu.class" if other else "spec.gpu.class", message, remedy))
+
+
+def _smaller(plan: Plan, there: Sequence[LocalGpu]) -> list[LocalGpu]:
+    """The GPUs that hold less than the planned class; one that does not tell its memory is none of them."""
+    least = (1 - gpus.SAME_MEMORY) * gpus.BY_NAME[plan.gpu_class].memory_bytes
+    return [gpu for gpu in there if 0 < gpu.memory_mib * gpus.MIB < least]
 
 
 def _temporary() -> None:
