@@ -172,6 +172,24 @@ def test_a_cluster_that_is_ready_says_version_rights_definition_and_gpus(tmp_pat
     assert asked == {"group": "ltx2.dev", "resource": "ltx2trainings", "verb": "create", "namespace": "video"}
 
 
+def test_in_a_pod_the_namespace_is_that_of_the_service_account(tmp_path, monkeypatch):
+    loaded = []
+
+    def load(client_configuration):
+        loaded.append(client_configuration)
+        client_configuration.host = server.url
+
+    for name, text in (("token", SECRET), ("namespace", "video\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("ltx2_operator.doctor.cluster.ACCOUNT", tmp_path)
+    monkeypatch.setattr("kubernetes.config.load_incluster_config", load)
+    with serve(api_server()) as server:
+        found = ask_cluster({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOME": str(tmp_path)})
+    assert loaded and "namespace video" in found[0].message
+    asked = next(body for what, _, body in server.asked if what == REVIEW)["spec"]["resourceAttributes"]
+    assert asked["namespace"] == "video"
+
+
 def test_what_a_cluster_lacks_is_named_with_its_remedy(tmp_path):
     answers = {**api_server(allowed=False), CRD: (404, {}), "GET /api/v1/nodes": (200, {"items": []})}
     with serve(answers) as server:
@@ -283,6 +301,20 @@ def test_torch_is_held_against_driver_and_gpus(tmp_path, monkeypatch, torch, dri
     assert found[1].status == status and words in str(found[1])
     masked = host.gpu(Facts(), {"PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "seven"})
     assert lines(masked) == [("fix", "gpu")] and "CUDA_VISIBLE_DEVICES='seven' hides every GPU" in masked[0].message
+
+
+def test_the_graphics_of_an_amd_processor_are_not_missed_by_a_cuda_build_of_torch(tmp_path, monkeypatch):
+    node = tmp_path / "nodes" / "1"
+    (node / "mem_banks" / "0").mkdir(parents=True)
+    (node / "properties").write_text(f"simd_count 4\ndevice_id {0x164E}\n")
+    (node / "mem_banks" / "0" / "properties").write_text(f"size_in_bytes {512 * 2**20}\n")
+    monkeypatch.setattr(machine, "KFD", tmp_path / "nodes")
+    program(tmp_path, "nvidia-smi", SMI % "13.1")
+    found = host.gpu(
+        Facts({"torch": {"version": "2.12", "cuda": "13.0", "devices": ["NVIDIA H200"]}}), {"PATH": str(tmp_path)}
+    )
+    assert lines(found) == [("ok", "gpu"), ("note", "gpu"), ("ok", "torch")]
+    assert "AMD 164e, 512 MiB: in no class" in found[1].message
 
 
 def test_a_card_that_the_table_does_not_hold_is_a_note_that_names_neighbours(tmp_path, monkeypatch):

@@ -13,13 +13,13 @@ from ltx2_operator.doctor.installed import BASE
 GROUP: Final = "ltx2.dev"  # as in fields.py, which needs pydantic: this has to work where something is missing
 PLURAL: Final = "ltx2trainings"
 NO_CLUSTER: Final = "`ltx2 run` needs no cluster"
-TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # of a pod: token, namespace
 
 
 def ask_cluster(environ: Mapping[str, str]) -> list[Finding]:
     """Ask the API server of the kubeconfig (or of the pod that this runs in) what matters for a training."""
     named = environ.get("KUBECONFIG") or str(Path(environ.get("HOME") or "~").expanduser() / ".kube/config")
-    inside = bool(environ.get("KUBERNETES_SERVICE_HOST")) and TOKEN.exists()
+    inside = bool(environ.get("KUBERNETES_SERVICE_HOST")) and (ACCOUNT / "token").exists()
     files = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
     if not inside and not any(file.exists() for file in files):
         if environ.get("KUBECONFIG"):
@@ -41,7 +41,7 @@ def _ask(kubeconfig: str | None) -> list[Finding]:
     try:
         if kubeconfig is None:
             config.load_incluster_config(client_configuration=settings)
-            namespace = "default"
+            namespace = (ACCOUNT / "namespace").read_text().strip()
         else:
             config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
             context = config.list_kube_config_contexts(config_file=kubeconfig)[1]

@@ -76,8 +76,9 @@ def _torch(facts: Facts, found: list[LocalGpu], driver: tuple[int, int] | None) 
         message = f"torch {version} wants {built}, the driver offers CUDA {driver[0]}.{driver[1]}"
         return [Finding("torch", "fix", message, "update the driver, or install torch of an older CUDA index")]
     seen = [str(name) for name in torch.get("devices") or []]
-    if len(seen) != len(found):
-        message = f"torch {version} ({built}) sees {len(seen)} of {len(found)} GPUs"
+    served = [one for one in found if one.vendor == ("amd" if hip else "nvidia")]  # one build serves one maker
+    if len(seen) != len(served):
+        message = f"torch {version} ({built}) sees {len(seen)} of {len(served)} GPUs"
         return [Finding("torch", "fix", message, "is the driver loaded, are /dev/nvidia* or /dev/kfd readable here?")]
     return [Finding("torch", "ok", f"{version}, {built}, sees {len(seen)} GPU{'s' if len(seen) > 1 else ''}")]
 
@@ -127,9 +128,7 @@ def disk(workspace: Path) -> list[Finding]:
         return [Finding("disk", "fix", f"{place}: {error.strerror}", "make it writable, or give another --workspace")]
     kind, free = file_system(place.resolve()), shutil.disk_usage(place).free
     text = f"{workspace}: {free / GIB:.1f} GiB free" + (f" on {kind}" if kind else "")
-    model = estimate.known_model("2.0")
-    parts = (model.transformer, model.connectors, model.text_encoder, model.video_encoder, model.video_decoder)
-    whole = 2 * (sum(parts) + model.audio)
+    whole = sum(estimate.download_bytes(estimate.known_model("2.0")))
     if free < LEAST_DISK:
         return [Finding("disk", "fix", text, "make room, or give another --workspace")]
     if kind in ("tmpfs", "ramfs"):
