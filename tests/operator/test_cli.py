@@ -152,6 +152,24 @@ def test_ls_lists_runs_elsewhere_and_none_that_are_gone(here, capfd):
     assert [row[:4] for row in rows[1:]] == [[name, "Succeeded", "7/7", "0.1250"] for name in ("fox", "hen")]
 
 
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ({"progressText": "12/40"}, "12/40"),
+        ({"progress": {"step": 7, "maxSteps": 0}}, "7/40"),  # stopped again before its first step
+        ({"progressText": "3/6", "progress": {"step": 7}}, "3/6"),
+        ({}, "-"),
+    ],
+)
+def test_ls_says_how_far_a_paused_run_is(here, capfd, status, shown):
+    run = here / "runs/fox"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"max_train_steps": 40}))
+    (run / "training.json").write_text(json.dumps({"status": {"state": "Suspended", **status}}))
+    assert main(["ls"]) == 0
+    assert capfd.readouterr().out.splitlines()[1].split()[:3] == ["fox", "Suspended", shown]
+
+
 @pytest.mark.parametrize("proof", ["result.json", "checkpoints/step-0000003/manifest.json"])
 def test_a_changed_configuration_of_a_kept_run_is_refused_once_before_anything_starts(here, capfd, proof):
     # Catches: a process that is started only to refuse, the refusal said by the job and again by the command.
@@ -168,8 +186,8 @@ def test_a_changed_configuration_of_a_kept_run_is_refused_once_before_anything_s
     shown = capfd.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines() == [
-        f"{start}config.{key}: is {new}, but {run} was made with {old}; use another name, the old value, or name a "
-        "checkpoint to go on from in resume_from_checkpoint"
+        f"{start}config.{key}: is {new}, but {run} was made with {old}; use another name or output_dir, the old value, "
+        "or name a checkpoint to go on from in resume_from_checkpoint"
         for start, key, new, old in (("ltx2: ", "learning_rate", 0.0002, 0.0001), ("", "lora_rank", 8, 4))
     ]
     assert len(calls(here)) == started and (run / "training.json").read_bytes() == before

@@ -68,11 +68,19 @@ def _run_row(name: str, run: RunFolder) -> tuple[str, str, str, str, str, str]:
     held = (result.get("heldOutLoss") or {}).get("end", progress.get("heldOutLoss"))
     loss = result.get("finalLoss", progress.get("loss"))
     word = "Succeeded" if result else str(status.get("state") or "-")
-    done = f"{result['steps']}/{result['steps']}" if result.get("steps") else str(status.get("progressText") or "-")
+    done = f"{result['steps']}/{result['steps']}" if result.get("steps") else _done(run, status)
     start = status.get("startTime")
     age = duration_text((datetime.now(UTC) - moment(start)).total_seconds()) if start else "-"
     loss_text, held_text = (f"{float(value):.4f}" if value is not None else "-" for value in (loss, held))
     return name, word, done, loss_text, held_text, age
+
+
+def _done(run: RunFolder, status: dict[str, Any]) -> str:
+    """What the run last said; an attempt that ended before its first step said nothing, but a checkpoint is there."""
+    if text := status.get("progressText"):
+        return str(text)
+    step, whole = (status.get("progress") or {}).get("step"), _json(run.config).get("max_train_steps")
+    return f"{step}/{whole}" if step and whole else "-"
 
 
 def _json(path: Path) -> dict[str, Any]:
