@@ -163,7 +163,7 @@ def _guide() -> Iterator[tuple[str, ...]]:
         f"{answer.train.memory_bytes / 1e9:.0f} GB",
         f"predicted ({loading}, bf16)",
     )
-    yield "RAM while training in bf16", "", "3.5 GB", "measured (H200, above the file cache)"
+    yield "RAM while training in bf16", "", "3.3 GB", "measured (H200, above the file cache)"
     yield (
         "RAM while the text encoder becomes int8",
         "46 GB",

@@ -17,6 +17,7 @@ from docpages import ROOT, Command, pages
 COPIED = ("README.md", "Makefile", "pyproject.toml", "uv.lock", "configs", "docs", "scripts")
 # What the pages call things beside `demo`: training.yaml, the demo's finished run and the tiny model by other names.
 RUNS = ("my-style", "fox")
+EARLIER = "step-0001500"  # a checkpoint of 2,000 steps with the default interval
 MODELS = ("ltx-2-tiny.safetensors", "ltx-2-19b-dev.safetensors")
 
 
@@ -42,6 +43,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, tiny20: Path) -> Checkout
     assert demo.code == 0, demo.output
     for name in RUNS:
         shutil.copytree(root / "demo" / "runs" / "quickstart", root / "runs" / name)
+        checkpoints = root / "runs" / name / "checkpoints"
+        (checkpoints / "step-0000040").rename(checkpoints / EARLIER)
     shutil.copytree(root / "demo" / "cache", root / "cache")
     return made
 

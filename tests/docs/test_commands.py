@@ -52,7 +52,11 @@ def test_its_program_is_known(command: Command) -> None:
 @pytest.mark.parametrize("command", RUN, ids=name)
 def test_it_runs(command: Command, outcomes: dict[Command, Ran]) -> None:
     ran = outcomes[command]
-    good = (0, 78) if command.text == "ltx2 doctor" else (0,)  # it may find something to fix on this machine
+    good: tuple[int, ...] = (0,)
+    if command.text == "ltx2 doctor":  # it may find something to fix on this machine
+        good = (0, 78)
+    elif command.shown and command.shown[-1].endswith(": cannot run as it stands"):  # the page says so
+        good = (78,)
     assert ran.code in good, f"{command.where}: {command.text}\nexit code {ran.code}\n{ran.output}"
 
 
@@ -172,8 +176,8 @@ def trained(checkout: Checkout, outcomes: dict[Command, Ran]) -> Checkout:
 
 @pytest.mark.slow
 def test_the_flags_stand_above_the_file_and_the_file_above_the_defaults(trained: Checkout) -> None:
-    """The run's name is the folder's; 4 steps and 96 come from the flags, the warm-up from config.json."""
-    run = trained.root / "runs" / trained.root.name
+    """The run's folder, 4 steps and 96 come from the flags, the warm-up from config.json."""
+    run = trained.root / "output" / "tiny"
     written = json.loads((ROOT / "configs" / "config.json.example").read_text())
     used = json.loads((run / "config.json").read_text())
     assert json.loads((run / "result.json").read_text())["steps"] == 4 != written["max_train_steps"]
@@ -184,7 +188,7 @@ def test_the_flags_stand_above_the_file_and_the_file_above_the_defaults(trained:
 
 @pytest.mark.slow
 def test_the_datasets_are_those_of_the_file_that_the_configuration_names(trained: Checkout) -> None:
-    run = trained.root / "runs" / trained.root.name
+    run = trained.root / "output" / "tiny"
     (dataset,) = json.loads((run / "datasets.json").read_text())
     assert (dataset["id"], dataset["instance_data_dir"]) == ("clips", "datasets/videos")
     report = json.loads((run / "report.json").read_text())

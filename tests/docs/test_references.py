@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docpages import ROOT, anchors, blocks, inline_code, links, pages
+from docpages import ROOT, anchors, blocks, inline_code, links, pages, prose
 from ltx2_job import cli as job_cli
 from ltx2_job.config import TrainingConfig, resolve
+from ltx2_job.metrics import Metrics
 from ltx2_operator import cli
 from ltx2_operator.api import not_supported_yet, parse
 
@@ -92,6 +93,15 @@ def test_a_command_named_in_the_text_exists(where: str, code: str) -> None:
         if verb == "train":
             known |= {f"--{key}" for key in TrainingConfig.model_fields}
         assert flags <= known, f"{where}: `{code}`: {verb} does not know {sorted(flags - known)}"
+
+
+def test_the_metrics_named_in_training_md_are_those_that_are_served() -> None:
+    """The row of `/metrics` writes `ltx2_job_step`, then `_max_steps`, `_loss{part}`, ...: every series, no other."""
+    (row,) = (line for _, line in prose(ROOT / "docs" / "training.md") if line.startswith("| `/metrics` |"))
+    named = {name.partition("{")[0].removeprefix("ltx2_job") for name in re.findall(r"`((?:ltx2_job)?_[^`]+)`", row)}
+    families = Metrics("fox", "train").registry.collect()
+    served = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert {f"ltx2_job{name}" for name in named} == served
 
 
 @EVERY_PAGE
