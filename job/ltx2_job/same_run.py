@@ -37,7 +37,8 @@ def require_same(run: RunFolder, dump: Mapping[str, Any], resume_from: str | Non
         Problem(
             where,
             f"is {_show(new)}, but {run.root} was made with {_show(old)}",
-            "use another name or output_dir, the old value, or name a checkpoint to go on from in resume_from_checkpoint",
+            "use another name or output_dir, the old value, or name a checkpoint to go on from in "
+            "resume_from_checkpoint",
         )
         for where, old, new in differences(before, dump)
     ]

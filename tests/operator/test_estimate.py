@@ -357,7 +357,7 @@ def test_host_needs_grow_with_processes_and_count_shm_in() -> None:
 
 
 def test_a_gpu_pod_has_room_above_what_was_measured() -> None:
-    """real_size_h100.md: 3.09 GiB at the peak of a training, copies of a checkpoint counted in. A limit kills: twice it."""
+    """real_size_h100.md: 3.09 GiB at the peak of a training with copies of a checkpoint. A limit kills: twice it."""
     memory = estimate.host("cuda", 1, {"copies": 16 * LTX2.adapter(16)}).memory
     assert 2 * 3.09 * GIB <= memory <= 3 * 3.09 * GIB
 
