@@ -21,7 +21,7 @@ from ltx2_job.workspace import read_json
 
 PATIENCE: Final = 120.0  # seconds until a process that should end counts as hung
 PEER_PATIENCE: Final = 30.0  # and until one that lost its peer does
-TRIES: Final = 8
+TRIES: Final = 16
 
 
 @dataclass(frozen=True)
