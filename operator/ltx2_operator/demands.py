@@ -117,11 +117,17 @@ def ladder(spec: Spec, resolved: Resolved, cls: GpuClass) -> list[str]:
     return rungs if "memory" in spec.model_fields_set else rungs[:1]
 
 
-def _checked(name: str, form: str) -> str:
+def require_built(name: str, form: str = "bf16") -> PlanName:
+    """The plan of a name in spec.memory. Raises ConfigError for none, and for one that the job cannot run."""
     plan = PlanName.parse(name)
     if not plan.built:
         remedy = f"write {form}/resident/keep:<blocks not recomputed>, or auto; `ltx2 estimate` predicts this one"
         raise ConfigError(Problem("spec.memory", f"{name} is not supported yet", remedy))
+    return plan
+
+
+def _checked(name: str, form: str) -> str:
+    plan = require_built(name, form)
     if plan.form != form:
         why = "the class cpu and mixed_precision: no compute in fp32, everything else in bf16"
         raise ConfigError(Problem("spec.memory", f"{name} does not go with this run: {why}", f"write {form}/..."))

@@ -343,6 +343,22 @@ def test_host_memory_is_read_from_the_kernel(tmp_path):
     assert machine.host_memory(page) == 24576000 * 1024
 
 
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"gpu": {"class": "h100-8g"}}, "spec.gpu.class: h100-8g is no GPU class; did you mean h100-80g?"),
+        ({"cache": {"gpu": {"class": "t4"}}}, "spec.cache.gpu.class: t4 does not compute in bf16"),
+        ({"gpu": {"class": "auto"}, "memory": "int8/resident/keep:0"}, "spec.memory: int8/resident/keep:0 is not supp"),
+        ({"memory": "bf16/resident/keep:0"}, "spec.memory: bf16/resident/keep:0 does not go with this run"),
+    ],
+)
+def test_check_refuses_what_no_machine_would_run(here, capfd, spec, words):
+    # Catches a mistake that is called a lack of this machine: a cluster would refuse it, too.
+    assert main(["check", write(here, **spec)]) == 78
+    out, err = capfd.readouterr()
+    assert err.startswith(f"ltx2: {words}") and "is valid" not in out
+
+
 def test_check_names_corrections_and_what_is_not_supported(here, capfd):
     assert main(["check", write(here, {"validation_num_video_frames": 62})]) == 0
     said = capfd.readouterr().out

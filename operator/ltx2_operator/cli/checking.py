@@ -8,15 +8,19 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from ltx2_job import exitcodes
 from ltx2_job.errors import ConfigError, UnavailableError
-from ltx2_operator import accept, host, sizing
+from ltx2_operator import accept, demands, gpus, host, sizing
 from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.reading import readable
 from ltx2_operator.cli.words import total_steps
+from ltx2_operator.gpus import AUTO
 from ltx2_operator.machine import detect, host_memory
 from ltx2_operator.processes import find_program
+
+STAGES: Final[tuple[sizing.Stage, ...]] = ("cache", "train")
 
 
 def check(args: Namespace) -> int:
@@ -31,6 +35,7 @@ def check(args: Namespace) -> int:
     if any(line.startswith("not supported yet") for line in notes):
         print(f"{args.file}: cannot run as it stands")
         return exitcodes.CONFIG
+    _require_anywhere(order)
     print(
         f"{args.file}: {order.name} is valid: {len(order.resolved.clips)} datasets, {total_steps(order) or '?'} steps"
     )
@@ -41,6 +46,18 @@ def check(args: Namespace) -> int:
     if download := preflight.to_download(order):
         print(f"download: {download}")
     return _clips(order) if preflight.has_clips(order) else exitcodes.OK
+
+
+def _require_anywhere(order: inputs.Order) -> None:
+    """Raise ConfigError for a GPU class or a memory plan that no machine and no cluster would run."""
+    spec = order.training.spec
+    for stage in STAGES:
+        name = sizing.gpu_of(spec, stage).class_
+        named = None if name == AUTO else gpus.find(name, sizing.class_field(spec, stage))
+        if stage == "train" and named is not None:
+            sizing.ladder(spec, order.resolved, named)
+    if spec.memory != AUTO:
+        demands.require_built(spec.memory)
 
 
 def _model(order: inputs.Order) -> Iterator[str]:
@@ -60,8 +77,7 @@ def _machine(order: inputs.Order) -> Iterator[str]:
     try:
         chosen = inputs.choose(order, found)
         plans = [
-            accept.plan_stage(chosen.training, chosen.resolved, stage, 0, None, model=chosen.model)
-            for stage in ("cache", "train")
+            accept.plan_stage(chosen.training, chosen.resolved, stage, 0, None, model=chosen.model) for stage in STAGES
         ]
         preflight.require_gpus(plans, found)
         have = host_memory()
