@@ -100,8 +100,11 @@ def smallest(case: Case) -> tuple[PlanName, Terms] | None:
 
 
 def step_seconds(case: Case, plan: PlanName) -> dict[str, float]:
-    """Predicted seconds of an optimizer step by what may bound it; empty on the class cpu, whose rate is not known."""
-    if case.cls.device == "cpu":
+    """Predicted seconds of an optimizer step by what may bound it; empty in fp32, whose rate the table does not hold.
+
+    On a GPU it is a fraction of the rate in bf16, on the class cpu it is anyone's guess.
+    """
+    if plan.form == "fp32":
         return {}
     parts = step_parts(
         case.model,

@@ -160,7 +160,12 @@ def test_one_class_that_runs_only_later_says_so_with_the_cache_stages_next_rungs
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("h10", "--class: h10 is no GPU class"), ("t4", "--class: t4 does not compute")]
+    ("name", "words"),
+    [
+        ("h10", "--class: h10 is no GPU class"),
+        ("t4", "--class: t4 does not compute"),
+        ("auto", "--class: auto is no class by itself; leave it out"),
+    ],
 )
 def test_a_class_that_cannot_be_is_named(here, capfd, name, words):
     assert main(["estimate", manifest(here), "--class", name]) == 78

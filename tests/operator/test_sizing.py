@@ -257,6 +257,12 @@ def test_a_plan_is_whole() -> None:
     json.dumps(plan.dump())
 
 
+def test_no_seconds_are_told_for_fp32_on_a_gpu() -> None:
+    """The rates are of bf16: fp32 is many times slower. Mutation caught: a step in fp32 as fast as one in bf16."""
+    plan = sizing.size(*given(mixed_precision="no"), find("b200"))
+    assert plan.memory.startswith("fp32/") and plan.predicted_seconds_per_step is None
+
+
 def test_amd_and_the_users_flavour() -> None:
     spec, resolved = given()
     plan = sizing.size(spec, resolved, find("mi300x"))

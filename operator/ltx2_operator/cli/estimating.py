@@ -6,6 +6,7 @@ from typing import Final
 
 from ltx2_job import estimate as model
 from ltx2_job import exitcodes
+from ltx2_job.errors import ConfigError, Problem
 from ltx2_job.estimate import GIB
 from ltx2_operator import demands, gpus, sizing
 from ltx2_operator.accept import size_text
@@ -31,12 +32,19 @@ def estimate(args: Namespace) -> int:
     """One row per GPU class, in groups; or all terms of one class."""
     order, notes = readable(args.file, args.workspace.resolve(), estimating=True)
     if args.gpu_class:
-        lines = list(class_lines(order, gpus.find(args.gpu_class, "--class")))
+        lines = list(class_lines(order, _one_class(args.gpu_class)))
     else:
         lines = [*class_rows(order, [outlook(case(order, entry)) for entry in gpus.CLASSES]), *_hours(order)]
     for line in [*lines, *notes]:
         print(line)
     return exitcodes.OK
+
+
+def _one_class(name: str) -> gpus.GpuClass:
+    """The class of --class. Raises ConfigError."""
+    if name == AUTO:
+        raise ConfigError(Problem("--class", f"{AUTO} is no class by itself", "leave it out for one row per class"))
+    return gpus.find(name, "--class")
 
 
 def case(order: Order, entry: gpus.GpuClass) -> Case:
