@@ -6,6 +6,7 @@ Hub, `owner/name@revision` that repository at a branch, tag or commit.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,6 +81,11 @@ def place_of(name: str, root: Path, field: str = MODEL_KEY) -> Path | Repository
             )
         )
     return repository
+
+
+def is_offline(environ: Mapping[str, str]) -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the Hub."""
+    return environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def moved(name: str, flavour: str) -> str | None:

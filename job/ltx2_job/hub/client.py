@@ -48,7 +48,7 @@ class Hub:
 
     def __init__(self, environ: Mapping[str, str] = os.environ):
         self.endpoint = (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-        self._offline = environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
+        self._offline = places.is_offline(environ)
         self._token = get_token()
         if self._token and (not self._token.isascii() or not self._token.isprintable() or " " in self._token):
             raise AuthError("HF_TOKEN holds no token: there are blanks or other characters in it; copy it anew")

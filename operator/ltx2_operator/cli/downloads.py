@@ -12,7 +12,7 @@ from ltx2_job.errors import NoInputError, StorageError
 from ltx2_job.estimate import Model
 from ltx2_job.hub.choice import choose
 from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
-from ltx2_job.places import GEMMA_KEY, Repository, place_of
+from ltx2_job.places import GEMMA_KEY, Repository, is_offline, place_of
 from ltx2_job.workspace import Workspace
 from ltx2_operator.accept import size_text
 
@@ -53,7 +53,7 @@ def pending(config: TrainingConfig, workspace: Workspace, model: Model) -> Downl
 
 def require(download: Download, workspace: Workspace, environ: Mapping[str, str] = os.environ) -> None:
     """Raise StorageError if the disk has no room for a download, NoInputError if HF_HUB_OFFLINE forbids it."""
-    if environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on"):
+    if is_offline(environ):
         raise NoInputError(
             f"{download}, which HF_HUB_OFFLINE forbids; copy the files there from a machine that has them "
             "(docs/models.md), or unset HF_HUB_OFFLINE"

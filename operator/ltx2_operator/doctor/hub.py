@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from ltx2_job.places import is_offline
 from ltx2_operator.doctor.finding import ANSWER_SECONDS, AREA_SECONDS, Finding, within
 
 ENDPOINT: Final = "https://huggingface.co"
@@ -21,7 +22,7 @@ def ask_hub(environ: Mapping[str, str]) -> list[Finding]:
     endpoint = environ.get("HF_ENDPOINT") or ENDPOINT
     if not is_address(endpoint):
         return [Finding("hub", "fix", f"HF_ENDPOINT: {endpoint!r} is no address", f"write {ENDPOINT}, or unset it")]
-    if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if is_offline(environ):
         return [Finding("hub", "note", "HF_HUB_OFFLINE forbids downloads", LOCAL)]
     return within(AREA_SECONDS, "hub", lambda: _ask(endpoint.rstrip("/"), environ), LOCAL)
 
