@@ -60,7 +60,7 @@ def listed(here, name, files, commit=COMMIT):
     """A repository whose listing is here and none of its files."""
     listing = Listing(Repository(name), commit, {path: Entry(size, "sha256:0") for path, size in files.items()})
     snapshots = Snapshots(Workspace(here))
-    snapshots.remember(listing)
+    snapshots.remember(listing, first=True)
     return snapshots.folder(listing)
 
 
