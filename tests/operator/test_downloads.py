@@ -123,6 +123,8 @@ def test_a_disk_without_room_is_found_before_anything_starts(here, capfd, monkey
     assert "Lightricks/LTX-2: about 62.2 GiB will be downloaded to models/, 61.0 GiB are free; make room" in shown.err
     assert not (here / "calls.jsonl").exists()
     assert not (here / "runs").exists()
+    assert main(["check", write(here)]) == 0
+    assert f"no room on this machine: {here}/models: Lightricks/LTX-2: about 62.2" in capfd.readouterr().out
 
 
 def test_offline_is_found_before_anything_starts(here, capfd, monkeypatch):

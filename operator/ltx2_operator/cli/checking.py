@@ -42,7 +42,7 @@ def check(args: Namespace) -> int:
     for line in (*_model(order), *_machine(order)):
         print(line)
     for line in preflight.missing(order):
-        print(f"not in this workspace: {line}")
+        print(line)
     if download := preflight.to_download(order):
         print(f"download: {download}")
     return _clips(order) if preflight.has_clips(order) else exitcodes.OK

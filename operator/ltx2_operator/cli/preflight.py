@@ -75,8 +75,10 @@ def missing(order: Order) -> list[str]:
     for look in (_checkpoint, _text_encoder, _clips):
         try:
             look(order)
-        except (NoInputError, StorageError) as error:
-            found.append(str(error))
+        except NoInputError as error:
+            found.append(f"not in this workspace: {error}")
+        except StorageError as error:
+            found.append(f"no room on this machine: {error}")
     return found
 
 
