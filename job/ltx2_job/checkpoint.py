@@ -162,14 +162,16 @@ def identity(path: Path) -> str:
     return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
 
 
-def purge(folder: Path, limit: int, origin: str = "") -> list[Path]:
+def purge(folder: Path, limit: int, step: int, origin: str = "") -> list[Path]:
     """Remove the oldest complete checkpoints of one course beyond `limit` (0: no limit) and return them.
 
-    Only complete ones count and only complete ones are removed, so at least one of them always stays.
+    Only complete ones count and only complete ones are removed, so at least one of them always stays. `step`: the one
+    that is known to be intact, just written or just read; a later one was passed over for its hash and does not count.
     """
     if limit <= 0:
         return []
-    mine = [path for path in listed(folder) if not _incomplete(path) and _origin(path) == origin]
+    upto = [path for path in listed(folder) if step_of(path) <= step]
+    mine = [path for path in upto if not _incomplete(path) and _origin(path) == origin]
     surplus = mine[:-limit]
     for path in surplus:
         _set_aside(path)

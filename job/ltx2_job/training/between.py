@@ -179,7 +179,7 @@ class Between:
                 path = checkpoint.save(
                     folder, step, self.adapters.views, moments, self._state(), self.stage.fence.check
                 )
-            checkpoint.purge(folder, self.stage.config.checkpoints_total_limit, self.course.origin)
+            checkpoint.purge(folder, self.stage.config.checkpoints_total_limit, step, self.course.origin)
             self.stage.reporter.checkpoint(step, path, time.monotonic() - began)
         self.saved = self.course.step
 

@@ -164,7 +164,7 @@ def _begin(stage: Stage, processes: Processes, adapters: AdapterSet, optimizer: 
         remedy = f"raise {key}, or name an earlier checkpoint in resume_from_checkpoint"
         raise ConfigError(Problem(key, f"makes {total} steps, but checkpoint {path.name} has done more", remedy))
     if processes.first:  # a kill may have come between a checkpoint and the removal of the surplus one
-        checkpoint.purge(stage.run.checkpoints, stage.config.checkpoints_total_limit, course.origin)
+        checkpoint.purge(stage.run.checkpoints, stage.config.checkpoints_total_limit, course.step, course.origin)
     return course
 
 

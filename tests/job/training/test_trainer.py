@@ -368,6 +368,23 @@ def test_limits_are_respected_and_a_broken_checkpoint_is_skipped_with_a_warning(
     assert any("step-0000006" in message and "skipped" in message for message in seen.messages)
 
 
+def test_the_checkpoint_gone_on_from_outlives_a_damaged_newer_one(tmp_path: Path, tiny20: Path) -> None:
+    """Under a limit of 1, told to stop before the damaged one is written anew. Catches a run without any intact one."""
+    settings = {"max_train_steps": 5, "checkpoint_step_interval": 1, "checkpoints_total_limit": 0}
+    stage = make_stage(tmp_path, tiny20, CLIPS, **settings)
+    train(stage)
+    folder = stage.run.checkpoints
+    for step in (3, 4, 5):
+        damaged = folder / checkpoint.name_of(step) / checkpoint.ADAPTER
+        damaged.write_bytes(damaged.read_bytes()[:-4] + b"abcd")
+    again = make_stage(tmp_path, tiny20, CLIPS, **{**settings, "checkpoints_total_limit": 1})
+    stop_after(again, 4)  # which is not begun: step 3 is the last one
+    with pytest.raises(Stopped):
+        run_training(again)
+    newest = checkpoint.newest_complete(folder)
+    assert newest is not None and checkpoint.step_of(newest) == 3
+
+
 def test_a_surplus_checkpoint_that_a_kill_left_is_removed(tmp_path: Path, tiny20: Path) -> None:
     """Killed between a checkpoint and the removal of the oldest. Catches a limit that stays exceeded at the end."""
     settings = {"max_train_steps": 3, "checkpoint_step_interval": 1, "checkpoints_total_limit": 2}
