@@ -60,8 +60,8 @@ def repository_of(name: str) -> Repository | None:
     match = _REPOSITORY.fullmatch(name)
     if name.endswith(".safetensors") or name.startswith(_PATH_STARTS) or match is None:
         return None
-    if ".." in name or match[1].startswith(("-", ".")):
-        return None
+    if ".." in name or "--" in match[1] or match[1].startswith(("-", ".")):
+        return None  # the Hub has no such names, and `--` is what stands for the slash in a folder's name
     return Repository(match[1], match[2] or MAIN)
 
 

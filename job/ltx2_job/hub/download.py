@@ -76,14 +76,14 @@ class Downloader:
         try:
             return self.snapshots.listing(repository)
         except NotDownloaded:
+            known = self.snapshots.commit(repository)  # the run keeps to its commit even if the folder is gone
+            asked = Repository(repository.name, known) if known else repository
+            listing = Listing(repository, *self._asked(asked))  # before the lock: a wrong name leaves no folder behind
             with self._locked(self.snapshots.home(repository)):
                 with contextlib.suppress(NotDownloaded):
-                    return self.snapshots.listing(repository)  # another process has asked meanwhile
-                known = self.snapshots.commit(repository)  # the run keeps to its commit even if the folder is gone
-                asked = Repository(repository.name, known) if known else repository
-                listing = Listing(repository, *self._asked(asked))
+                    return self.snapshots.listing(repository)  # another process was quicker
                 self.snapshots.remember(listing, first=known is None)
-                return listing
+            return listing
 
     def _asked(self, repository: Repository) -> tuple[str, dict[str, Entry]]:
         tries = 0

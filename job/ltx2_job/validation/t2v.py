@@ -19,6 +19,7 @@ from ltx2_job.store import TEXT, Store
 from ltx2_job.validation.gallery import write_gallery
 from ltx2_job.validation.guidance import Guidance
 from ltx2_job.validation.sampler import Prompt, Request, sample
+from ltx2_job.workspace import sync
 
 if TYPE_CHECKING:
     from ltx2_job.config import TrainingConfig
@@ -54,9 +55,11 @@ def make_validator(stage: "Stage", checkpoint: Checkpoint, index: Index, store: 
         hidden = folder.with_name(f".{folder.name}.tmp")
         for each, clip in zip(wanted, clips, strict=True):
             write_clip(hidden / f"{name(each)}.mp4", each, clip)
+        sync(hidden)
         if folder.exists():  # made by a course that was thrown away
             shutil.rmtree(folder)
         hidden.rename(folder)
+        sync(folder.parent)
         write_gallery(stage.run.validation, stage.run_name, text)
         return [folder / f"{name(each)}.mp4" for each in wanted]
 

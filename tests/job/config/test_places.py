@@ -41,7 +41,9 @@ def test_what_begins_with_a_folder_of_the_workspace_is_a_path(tmp_path):
     assert isinstance(place_of("modles/gemma", tmp_path), Repository)
 
 
-@pytest.mark.parametrize("name", ["ltx", "a/b/c", "own/my model", "own/..", "-own/x", "own/x@", "own/x:file", "a//b"])
+@pytest.mark.parametrize(
+    "name", ["ltx", "a/b/c", "own/my model", "own/..", "-own/x", "own/x@", "own/x:file", "a//b", "a--b/c"]
+)
 def test_neither_form_is_a_mistake(tmp_path, name):
     with pytest.raises(ConfigError, match="is no path of the workspace and no repository"):
         place_of(name, tmp_path)

@@ -120,6 +120,7 @@ def test_a_killed_process_is_resumed_by_the_next(hub, place):
     assert hub.held.wait(60)
     partial = next(iter(place.home.glob(f"*/{DEV}.partial")), None)
     while partial is None or partial.stat().st_size < 1_500_000:
+        assert one.poll() is None
         partial = next(iter(place.home.glob(f"*/{DEV}.partial")), None)
     one.send_signal(signal.SIGKILL)
     one.communicate()
@@ -227,6 +228,7 @@ def test_a_repository_that_is_nowhere(hub, place, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(ConfigError, match="own/nothing is neither a path of the workspace nor a repository on http"):
         place.fetch(pretrained_model_name_or_path="own/nothing")
+    assert not place.workspace.models.exists()
 
 
 def test_a_file_that_is_listed_and_not_there(hub, place):
@@ -329,7 +331,7 @@ def test_offline_without_the_files(hub, place, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(NoInputError, match="Lightricks/LTX-2 is not in models/, and HF_HUB_OFFLINE forbids to ask"):
         place.fetch()
-    assert hub.requests == []
+    assert hub.requests == [] and not place.workspace.models.exists()
 
 
 def test_main_is_asked_for_once_and_a_pinned_commit_stays(hub, place):

@@ -147,10 +147,13 @@ def test_a_steps_clips_are_complete_or_absent(setup, checkpoint, monkeypatch):
     assert not (folder / "index.html").exists()
     validator(setup, checkpoint)
     assert (folder / "index.html").read_text().count("<video") == 2
+    kept = []  # a name that outlives a power cut has all its clips
+    monkeypatch.setattr(t2v, "sync", lambda path: kept.append((path.name, len(list(path.glob("*.mp4"))))))
     assert len(validate(model, 500)) == 2 and [path.name for path in sorted(folder.iterdir())] == [
         "index.html",
         "step-0000500",
     ]
+    assert kept == [(".step-0000500.tmp", 2), ("validation", 0)]
 
 
 def test_the_clip_changes_with_the_lora_and_with_nothing_else(setup, checkpoint, transformer, lora):
