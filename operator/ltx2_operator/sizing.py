@@ -224,4 +224,5 @@ def class_of_machine(
     if model is not None and model.transformer * estimate.FORM_BYTES["bf16"] < SMALL_TRANSFORMER:
         return CPU
     message = "no GPU on this machine, and the transformer is not known to be below 1 GB"
-    raise ConfigError(Problem(field, message, "run it on a cluster, or write cpu if it may take very long"))
+    remedy = "run it on a cluster or a machine with a GPU, or with class cpu in a manifest if it may take very long"
+    raise ConfigError(Problem(field, message, remedy))
