@@ -116,7 +116,7 @@ def plan_words(plan: Plan) -> str:
     parts = [f"{plan.nodes} nodes of {where}" if plan.nodes > 1 else where, plan.memory]
     parts.append(f"predicted peak {size_text(plan.predicted_peak_bytes)}")
     if plan.predicted_seconds_per_step:
-        parts.append(f"{plan.predicted_seconds_per_step} s/step")
+        parts.append(f"{float(plan.predicted_seconds_per_step):.3g} s/step")
     return ", ".join(parts)
 
 
