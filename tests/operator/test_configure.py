@@ -180,6 +180,9 @@ def test_the_files_of_the_guide(here, capsys):
     assert "ltx2 train\n" in capsys.readouterr().out
     main(["check", "config/config.json"])
     assert "fox is valid: 1 datasets, 500 steps" in capsys.readouterr().out
+    assert main(["configure", "--guide", "--yes", "--force", "--name", "fox-2"]) == 0
+    main(["check", "config/config.json"])
+    assert "config.json: fox-2 is valid" in capsys.readouterr().out, "the name that was given"
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,12 @@ def read(path: Path, workspace: Path) -> Order:
 def name_of(resolved: Resolved, workspace: Path) -> str:
     """A run's name where no manifest gives one: the last part of output_dir, else the workspace's name."""
     source = Path(resolved.training.output_dir or workspace.resolve().name).name
-    name = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-0123456789")[:NAME_MAX].rstrip("-")
-    return name or "training"
+    return as_name(source) or "training"
+
+
+def as_name(text: str) -> str:
+    """A text as the name of a run: small letters, digits and dashes, a letter first; empty where none is in it."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).lstrip("-0123456789")[:NAME_MAX].rstrip("-")
 
 
 def _order(body: dict[str, Any], resolved: Resolved, workspace: Path) -> Order:

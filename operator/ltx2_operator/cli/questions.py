@@ -4,7 +4,6 @@ Every answer is judged by the models that read the finished file: a question kno
 problems and corrections belong to it.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from ltx2_job.workspace import Workspace
 from ltx2_operator import gpus
 from ltx2_operator.api import parse
 from ltx2_operator.cli import inputs
-from ltx2_operator.fields import API_VERSION, KIND, NAME_MAX
+from ltx2_operator.fields import API_VERSION, KIND
 from ltx2_operator.machine import LocalGpu
 
 FILE: Final = "training.yaml"
@@ -71,8 +70,7 @@ class Question:
 
 
 def _name(answers: Answers, around: Surroundings) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", around.workspace.resolve().name.lower())
-    return slug.lstrip("-0123456789")[:NAME_MAX].rstrip("-") or "my-style"
+    return inputs.as_name(around.workspace.resolve().name) or "my-style"
 
 
 def _clips_note(answer: str, around: Surroundings) -> str:
