@@ -15,7 +15,9 @@ from ltx2_operator.cli.estimating import case
 from ltx2_operator.cli.reading import readable
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = ROOT / "configs" / "guide" / "config-7900xtx.json"
+CONFIGS = ROOT / "configs"
+GUIDE = CONFIGS / "guide" / "config-7900xtx.json"
+TRAININGS = [CONFIGS / "config.json.example", *sorted(CONFIGS.glob("*.yaml")), *sorted(CONFIGS.glob("cards/*.yaml"))]
 FITS, LATER, NONE = "fits, cheapest first", "~ would fit with a plan that is not built yet", "does not fit:"
 
 
@@ -123,6 +125,12 @@ def test_without_the_data_set_file_beside_it_the_guides_file_says_what_is_missin
         "instance_data_dir": "v", "video": {"num_frames": 17, "min_frames": 1}}]))  # fmt: skip
     assert main(["check", "config.json"]) == 78, "a run would not find it either"
     assert main(["estimate", "config.json"]) == 0
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.name)
+def test_every_file_that_describes_a_training_gets_its_rows(here, capfd, path):
+    rows = groups(lines_of(capfd, str(path)))
+    assert set().union(*rows.values()) >= {entry.name for entry in gpus.TRAINING}
 
 
 def test_a_checkpoint_that_is_not_here_counts_as_its_flavour_and_the_note_says_so(here, capfd):

@@ -57,11 +57,15 @@ def readable(path: Path, workspace: Path, *, estimating: bool = False) -> tuple[
 
 
 def _datasets_beside(body: dict[str, Any], path: Path, workspace: Path) -> tuple[dict[str, Any], list[str]]:
-    """A config.json whose data set file is missing in the workspace, with the file of that name beside it."""
+    """A config.json whose data set file is missing in the workspace, with the file of that name beside it.
+
+    Beside config.json.example that file ends in .example as well.
+    """
     named = body.get("data_backend_config")
     if not isinstance(named, str) or (workspace / named).exists():
         return body, []
-    beside = path.parent / Path(named).name
+    ending = ".example" if path.suffix == ".example" else ""
+    beside = path.parent / (Path(named).name + ending)
     if not beside.is_file():
         return body, []
     note = f"data_backend_config: {named} is not in this workspace; read {beside} instead"
