@@ -15,6 +15,7 @@ import stand_in_job
 from ltx2_job.workspace import RunFolder, Workspace
 from ltx2_operator import machine
 from ltx2_operator.cli import PASSED_THROUGH, VERBS, main, preflight
+from ltx2_operator.cli.words import quoted
 from ltx2_operator.machine import LocalGpu, detect, parse_nvidia
 
 CONFIG = {
@@ -136,6 +137,12 @@ def test_run_says_plan_and_summary_and_a_second_run_is_done_at_once(here, capfd,
     assert len(calls(here)) == 2
     assert main(["ls"]) == 0
     assert re.search(r"fox\s+Succeeded\s+5/5\s+0.2500", capfd.readouterr().out)
+
+
+@pytest.mark.parametrize("prompt", ["a red fox, it's snowing", 'she says "hello"', "costs $5 `now`", "wow! a \\ b"])
+def test_a_prompt_comes_out_of_the_shell_as_it_was(prompt):
+    done = subprocess.run(["bash", "-c", f"printf %s {quoted(prompt)}"], capture_output=True, text=True, check=True)
+    assert done.stdout == prompt
 
 
 def test_ls_lists_runs_elsewhere_and_none_that_are_gone(here, capfd):

@@ -1,6 +1,7 @@
 """What `ltx2 run` says before and after a training, and tables for a terminal."""
 
 import contextlib
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,11 @@ def model_flags(order: Order) -> str:
     return " ".join(flags)
 
 
+def quoted(text: str) -> str:
+    """A text as one word for a shell: in double quotes, which read best, unless it holds what those do not shield."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
 def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, Any], file: str | None) -> list[str]:
     """The end of a good run: losses, speed, files, where to look, what to type next."""
     folder = order.folder
@@ -130,7 +136,7 @@ def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, 
         f"  LoRA       {lora} (official names), {shown(folder.lora_diffusers)} (diffusers)",
         f"  look       {shown(folder.loss_png)}, {shown(folder.metrics)}, {shown(folder.report)}"
         + (f", {shown(folder.validation)}/" if folder.validation.is_dir() else ""),
-        f'  next       ltx2 generate {model_flags(order)} --lora {lora} --prompt "{prompt}" --output {order.name}.mp4',
+        f"  next       ltx2 generate {model_flags(order)} --lora {lora} --prompt {quoted(prompt)} --output {order.name}.mp4",
     ]
     cluster = (
         f"kubectl apply -f {file}"
