@@ -136,7 +136,8 @@ def summary_lines(order: Order, result: Mapping[str, Any], status: Mapping[str, 
         f"  LoRA       {lora} (official names), {shown(folder.lora_diffusers)} (diffusers)",
         f"  look       {shown(folder.loss_png)}, {shown(folder.metrics)}, {shown(folder.report)}"
         + (f", {shown(folder.validation)}/" if folder.validation.is_dir() else ""),
-        f"  next       ltx2 generate {model_flags(order)} --lora {lora} --prompt {quoted(prompt)} --output {order.name}.mp4",
+        f"  next       ltx2 generate {model_flags(order)} --lora {lora} --prompt {quoted(prompt)} "
+        f"--output {order.name}.mp4",
     ]
     cluster = (
         f"kubectl apply -f {file}"
