@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -22,6 +24,10 @@ from ltx2_job.errors import JobError
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["ltx2_job.training.trainer", "ltx2_job.validation.t2v", "ltx2_job.commands"])
+
+# Starting a process asks after every other one, and a status can be read only once: a second thread that asks at that
+# moment would be told 255.
+_ASKING = threading.Lock()
 
 Say = Callable[[str], None]
 
@@ -37,11 +43,17 @@ class Child:
 
     def wait(self, seconds: float = 120.0) -> int:
         """Its exit code; minus the signal's number where one ended it. Kills it after `seconds`."""
-        self.process.join(seconds)
-        if self.process.exitcode is None:
+        connection.wait([self.process.sentinel], seconds)
+        code = self.code()
+        if code is None:
             self.kill()
             raise TimeoutError(f"child {self.process.pid} did not end within {seconds} s")
-        return self.process.exitcode
+        return code
+
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        with _ASKING:
+            return self.process.exitcode
 
     def word(self) -> str:
         """The next word that the child says; empty when it has ended."""
@@ -52,22 +64,23 @@ class Child:
 
     def send(self, number: int) -> None:
         """A signal; nothing where it has ended."""
-        if self.process.pid is not None and self.process.exitcode is None:
+        if self.process.pid is not None and self.code() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
     def kill(self) -> int:
         """SIGKILL, and wait; the code is 0 where it had ended by itself."""
         self.process.kill()
-        self.process.join()
-        return self.process.exitcode or 0
+        connection.wait([self.process.sentinel])
+        return self.code() or 0
 
 
 def fork(function: Callable[..., int | None], *arguments: Any) -> Child:
     """Run `function(say, *arguments)` in a child; `say(word)` sends a word to the parent. It returns its exit code."""
     hearing, saying = _SERVER.Pipe(duplex=False)
     process = _SERVER.Process(target=_run, args=(saying, function, arguments), daemon=True)
-    process.start()
+    with _ASKING:
+        process.start()
     saying.close()
     return Child(process, hearing)
 

@@ -116,12 +116,12 @@ def _strike(place: Place, whole: Whole, case: Case, moment: Moment, record: Reco
             record.problems.append(str(error))
         if spared:
             record.peer_seconds = round(time.monotonic() - at, 2)
-    record.codes = [child.process.exitcode or 0 for child in children]
+    record.codes = [child.code() or 0 for child in children]
     if case.signal == KILL and children[0] in hit:
         phase = ([phase] + [heard.phase for heard in phases(children[0])])[-1]  # where it was when it died
     record.problems += faults
     struck = -signal.SIGKILL if case.signal == KILL else exitcodes.STOPPED
-    return phase == moment.phase and any(child.process.exitcode == struck for child in hit)
+    return phase == moment.phase and any(child.code() == struck for child in hit)
 
 
 def _wait(child: Child, place: Place, moment: Moment, timetable: Timetable, faults: list[str]) -> str:
