@@ -14,7 +14,7 @@ from ltx2_operator.attempts import Create, CreateJob, Delete, DeleteTraining
 from ltx2_operator.classify import is_alive, job_condition
 from ltx2_operator.conditions import stamp
 from ltx2_operator.observed import Observed
-from ltx2_operator.pods import Settings
+from ltx2_operator.settings import Settings
 from ltx2_operator.status import Plan, Status
 
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)

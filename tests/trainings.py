@@ -3,7 +3,8 @@
 from typing import Any
 
 from ltx2_operator.api import Plan, parse
-from ltx2_operator.pods import Context, Settings
+from ltx2_operator.pods import Context
+from ltx2_operator.settings import Settings
 
 DIGEST = "d" * 64
 

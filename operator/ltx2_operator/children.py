@@ -14,7 +14,8 @@ from ltx2_job import exitcodes
 from ltx2_job.errors import ConfigError, Problem
 from ltx2_operator import pods
 from ltx2_operator.api import API_VERSION, KIND, LTX2Training, Plan, parse
-from ltx2_operator.pods import HASH_ANNOTATION, TRAINING_LABEL, UID_LABEL, Context, Settings
+from ltx2_operator.pods import HASH_ANNOTATION, TRAINING_LABEL, UID_LABEL, Context
+from ltx2_operator.settings import Settings
 
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_MAP_LIMIT: Final = 2**20  # the API server's limit on a ConfigMap's data

@@ -29,10 +29,10 @@ from ltx2_operator import attempts, conditions
 from ltx2_operator.attempts import Create, CreateJob, Delete, Event
 from ltx2_operator.classify import classify, last_word
 from ltx2_operator.observed import Observed
-from ltx2_operator.pods import Settings
 from ltx2_operator.progress import READ_EVERY, PageError, fetch
 from ltx2_operator.progress import parse as parse_page
 from ltx2_operator.reconcile import reconcile
+from ltx2_operator.settings import Settings
 from ltx2_operator.standin import NAMESPACE, LocalJobs
 
 STATE_FILE: Final = "training.json"

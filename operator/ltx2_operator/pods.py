@@ -5,12 +5,13 @@ Security standard: not root, read-only root file system, no capabilities. Argume
 paths of volumes, so that a run on one machine can replace those and nothing else.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from ltx2_operator import __version__, gpus
+from ltx2_operator import gpus
 from ltx2_operator.api import GROUP, LTX2Training, Plan
+from ltx2_operator.settings import Settings
 
 CONTAINER: Final = "job"
 UID: Final = 65532  # "nonroot" of the images; the volume is made writable for this group
@@ -30,23 +31,6 @@ UID_LABEL: Final = f"{GROUP}/uid"
 HASH_ANNOTATION: Final = f"{GROUP}/spec-hash"
 
 Pod = dict[str, Any]
-
-
-def _default_images() -> dict[str, str]:
-    return {flavour: f"ltx2/job-{flavour}:{__version__}" for flavour in ("cuda", "rocm", "cpu")}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the installation decides, not the user of one run."""
-
-    images: Mapping[str, str] = field(default_factory=_default_images)  # by image flavour
-    image_pull_policy: str = "IfNotPresent"
-    metrics_port: int = 9464
-    grace_seconds: int = 120  # from SIGTERM until the launcher stops waiting for a checkpoint
-    grace_margin_seconds: int = 30  # for the launcher's own last word, before the kubelet's SIGKILL
-    # Groups that own /dev/kfd and /dev/dri/renderD* on common hosts (video, render); the device plugin sets none.
-    amd_device_groups: tuple[int, ...] = (44, 109, 110)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ from ltx2_operator.observed import (
     stage_and_attempt,
     stage_of,
 )
-from ltx2_operator.pods import Settings
 from ltx2_operator.progress import PageError, absorb
 from ltx2_operator.progress import parse as parse_page
+from ltx2_operator.settings import Settings
 from ltx2_operator.status import LAST_ATTEMPTS, Plan, Status
 from ltx2_operator.waiting import why_waiting
 

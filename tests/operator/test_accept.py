@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from ltx2_operator.observed import Observed
-from ltx2_operator.pods import Settings
 from ltx2_operator.reconcile import reconcile
+from ltx2_operator.settings import Settings
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 CONFIG = {

@@ -12,7 +12,7 @@ from ltx2_job.config import resolve
 from ltx2_job.errors import ConfigError
 from ltx2_operator import children
 from ltx2_operator.api import NAME_MAX, Plan, parse
-from ltx2_operator.pods import Settings
+from ltx2_operator.settings import Settings
 from trainings import DIGEST, amd_plan, cpu_plan, manifest, plan
 
 KUBERNETES = "1.36"

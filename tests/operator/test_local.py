@@ -19,8 +19,8 @@ import stand_in_job
 from ltx2_operator import children, local
 from ltx2_operator.classify import classify, job_condition
 from ltx2_operator.local import Interrupts, LocalRun, new_object, run_rendered, same_run
-from ltx2_operator.pods import Settings
 from ltx2_operator.processes import CannotHonourError, GpusMissingError, Machine, SecretMissingError, check_job
+from ltx2_operator.settings import Settings
 from ltx2_operator.standin import LocalJobs
 from ltx2_operator.status import Plan
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ltx2_operator import pods
-from ltx2_operator.pods import Context, Settings
+from ltx2_operator.pods import Context
+from ltx2_operator.settings import Settings
 from trainings import amd_plan, context, cpu_plan, plan
 
 Modifier = Callable[[dict[str, Any], Context], None]

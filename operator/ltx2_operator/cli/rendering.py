@@ -10,7 +10,7 @@ from ltx2_operator import children, manifest
 from ltx2_operator.accept import plan_stage
 from ltx2_operator.cli import inputs
 from ltx2_operator.machine import detect
-from ltx2_operator.pods import Settings
+from ltx2_operator.settings import Settings
 
 
 def render(args: Namespace) -> int:

@@ -21,8 +21,8 @@ from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
 from ltx2_operator.doctor.hub import token_of
 from ltx2_operator.machine import as_machine, detect, free_port, host_memory
-from ltx2_operator.pods import Settings
 from ltx2_operator.processes import check_job
+from ltx2_operator.settings import Settings
 from ltx2_operator.standin import LocalJobs
 
 # What the job itself does not say on the terminal.
@@ -69,7 +69,7 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
         order = with_token(order, environ)
     with _nothing_left(folder.root), local.locked(folder.root):
         state = local.load_state(folder.root)
-        settings = replace(Settings(), metrics_port=free_port())
+        settings = Settings(metrics_port=free_port())
         if state is not None:
             local.end_orphans(state, settings.grace_seconds, _say)
         old = local.same_run(state, order.resolved.digest)
