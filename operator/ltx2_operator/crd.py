@@ -73,6 +73,19 @@ def config_keys() -> dict[str, Schema]:
     return described
 
 
+def keeping(schema: Schema) -> Schema:
+    """The schema with unknown keys kept, at every depth.
+
+    A pruned key vanishes silently for every client that does not validate (Helm 3, a plain POST): the run would start
+    without it. Kept, it is refused by the admission policy, or named with its nearest neighbour by the operator.
+    """
+    made = dict(schema)
+    if "properties" in made:
+        made["properties"] = {name: keeping(part) for name, part in made["properties"].items()}
+        made["x-kubernetes-preserve-unknown-fields"] = True
+    return made
+
+
 def locks() -> list[Any]:
     """One rule per field that the first attempt fixes; before it a rejected object can be repaired."""
     rules = []
@@ -138,12 +151,13 @@ def columns() -> list[dict[str, Any]]:
 
 def definition() -> Schema:
     """The CustomResourceDefinition of LTX2Training."""
-    spec = _of(Spec)
+    spec = keeping(_of(Spec))
     spec["properties"]["config"]["properties"] = config_keys()
     root = {
         "description": "A training of LTX-2: which data, which configuration, on which GPUs, kept where.",
         "type": "object",
         "required": ["spec"],
+        "x-kubernetes-preserve-unknown-fields": True,
         "x-kubernetes-validations": root_rules(),
         "properties": {
             "apiVersion": {"type": "string"},

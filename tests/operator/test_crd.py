@@ -246,6 +246,7 @@ def cases() -> list[dict[str, Any]]:
         )
     made.append({"name": "attempt vanishes", "old": manifest(status=STARTED), "object": manifest(status={})})
     made.append({"name": "typo in the typed half", "object": manifest(nodez=2)})
+    made.append({"name": "typo deeper in the typed half", "object": manifest(gpu={"clas": "h200"})})
     ratio = [manifest(status=STARTED, config={"tread_config": {"routes": [{"ratio": r}]}}) for r in (0.5, 0.6)]
     made.append({"name": "deep change", "old": ratio[0], "object": ratio[1]})
     return made
@@ -346,13 +347,17 @@ def test_changes_deep_in_the_opaque_half_are_seen(verdict: dict[str, Any]) -> No
 
 
 @pytest_server
-def test_the_opaque_half_is_kept_and_the_typed_half_is_pruned(verdict: dict[str, Any]) -> None:
+def test_what_a_client_sends_is_kept_at_every_depth(verdict: dict[str, Any]) -> None:
     guide = GOOD["verbatim guide values"]["spec"]["config"]
     assert verdict["kept"]["good: verbatim guide values"]["spec"]["config"] == guide
     assert verdict["kept"]["good: null in config"]["spec"]["config"] == {"lora_alpha": None}
-    assert "nodez" not in verdict["kept"]["typo in the typed half"]["spec"]
-    with pytest.raises(ConfigError, match="did you mean nodes"):
-        parse(manifest(nodez=2))
+    typo = verdict["kept"]["typo in the typed half"]
+    assert typo["spec"]["nodez"] == 2, "pruned: a client that does not validate would never hear of its mistake"
+    with pytest.raises(ConfigError, match=r"spec\.nodez: unknown key; did you mean nodes\?"):
+        parse(typo)
+    deeper = verdict["kept"]["typo deeper in the typed half"]
+    with pytest.raises(ConfigError, match=r"spec\.gpu\.clas: unknown key; did you mean class\?"):
+        parse(deeper)
 
 
 def test_a_lock_exists_for_every_field_that_is_not_free() -> None:
