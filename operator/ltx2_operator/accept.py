@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ltx2_job.config import Resolved, resolve
@@ -43,8 +43,11 @@ def resolve_spec(training: LTX2Training) -> Resolved:
     problems = not_supported_yet(training.spec)
     if problems:
         raise ConfigError(problems)
-    resolved = resolve(training.spec.config or {}, training.spec.datasets)
-    resolved.require_supported()
+    try:
+        resolved = resolve(training.spec.config or {}, training.spec.datasets)
+        resolved.require_supported()
+    except ConfigError as error:
+        raise ConfigError([replace(problem, field=_place(problem.field)) for problem in error.problems]) from None
     return resolved
 
 
@@ -126,10 +129,10 @@ def size_text(size: int) -> str:
 
 
 def _sentence(error: ConfigError) -> str:
-    """All problems of an error in one sentence, each under spec.config unless it names a field of the object."""
-    lines = []
-    for problem in error.problems:
-        text = str(problem)
-        known = ("spec", "metadata", "apiVersion")
-        lines.append(text if problem.field.startswith(known) else f"spec.config: {text}")
-    return " | ".join(lines)
+    """All problems of an error in one sentence."""
+    return " | ".join(map(str, error.problems))
+
+
+def _place(field: str) -> str:
+    """Where a field of the pasted files stands in the object."""
+    return f"spec.{field}" if field == "config" or field.startswith("datasets") else f"spec.config.{field}"

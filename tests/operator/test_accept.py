@@ -37,8 +37,8 @@ def look(config=None, nodes=None, datasets=DATASETS, **spec):
 @pytest.mark.parametrize(
     ("config", "spec", "reason", "words"),
     [
-        ({"num_train_epochs": 3}, {}, "InvalidConfig", ("spec.config: ", "max_train_steps", "num_train_epochs")),
-        ({"learning_rat": 1e-4}, {}, "InvalidConfig", ("spec.config: learning_rat", "learning_rate")),
+        ({"num_train_epochs": 3}, {}, "InvalidConfig", ("spec.config: max_train_steps", "num_train_epochs")),
+        ({"learning_rat": 1e-4}, {}, "InvalidConfig", ("spec.config.learning_rat: ", "learning_rate")),
         ({"enable_group_offload": True}, {}, "InvalidConfig", ("enable_group_offload", "not supported yet")),
         ({}, {"datasets": []}, "InvalidConfig", ("dataset",)),
         ({}, {"podTemplate": {"spec": {}}}, "InvalidConfig", ("spec.podTemplate: not supported yet",)),
