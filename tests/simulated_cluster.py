@@ -9,11 +9,12 @@ import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
-from ltx2_operator import accept, reconcile, sizing
-from ltx2_operator.attempts import Create, CreateJob, Delete, DeleteTraining
+from ltx2_operator import accept, sizing
 from ltx2_operator.classify import is_alive, job_condition
 from ltx2_operator.conditions import stamp
+from ltx2_operator.draft import Create, CreateJob, Delete, DeleteTraining
 from ltx2_operator.observed import Observed
+from ltx2_operator.reconcile import reconcile
 from ltx2_operator.settings import Settings
 from ltx2_operator.status import Plan, Status
 
@@ -52,9 +53,8 @@ def fake_plan(training, resolved, stage, rung, nodes, chosen=None, model=None):
 
 def use_fakes(monkeypatch):
     """Put the fake planner in place of configuration and sizing."""
-    for module in (accept, reconcile):
-        monkeypatch.setattr(module, "resolve_spec", lambda training: FakeResolved(training.spec.config))
-        monkeypatch.setattr(module, "plan_stage", fake_plan)
+    monkeypatch.setattr(accept, "resolve_spec", lambda training: FakeResolved(training.spec.config))
+    monkeypatch.setattr(accept, "plan_stage", fake_plan)
 
 
 def training(**spec):
@@ -102,7 +102,7 @@ class Cluster:
         """One reconcile; `stale` looks at the view of so many looks ago."""
         self.views.append(self.observe())
         view = self.views[max(0, len(self.views) - 1 - stale)]
-        outcome = reconcile.reconcile(copy.deepcopy(self.obj), view, self.now, SETTINGS)
+        outcome = reconcile(copy.deepcopy(self.obj), view, self.now, SETTINGS)
         before = self.status
         if stale == 0 and any(isinstance(action, CreateJob) for action in outcome.actions):
             assert not [pod for pod in view.pods if is_alive(pod)], "a Job beside a live pod"

@@ -1,21 +1,20 @@
-"""How one attempt follows another: the draft of a status, budgets, back-off, and the end of an attempt.
+"""How one attempt follows another: budgets, back-off, and the end of an attempt.
 
-Everything here changes a draft that belongs to one reconcile; nothing is written anywhere. Numbers that decide
-(attempt,
-failures, rung, ...) live in the status alone, never in children, so that a child which vanishes resets no budget.
+Numbers that decide (attempt, failures, rung, ...) live in the status alone, never in children, so that a child which
+vanishes resets no budget.
 """
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ltx2_job.exitcodes import Action
 from ltx2_operator import conditions
-from ltx2_operator.api import LAST_ATTEMPTS, LTX2Training
+from ltx2_operator.api import LAST_ATTEMPTS
 from ltx2_operator.classify import Verdict
+from ltx2_operator.clocks import stop_clock
 from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, moment, stamp
+from ltx2_operator.draft import Draft
 
 BACKOFF_FIRST: Final = 10.0  # seconds after the first counted failure; doubles with each
 BACKOFF_MOST: Final = 600.0
@@ -24,115 +23,6 @@ UNCOUNTED_IN_A_ROW: Final = 5  # uncounted ends without a newer checkpoint befor
 CACHE: Final = "Cache"
 TRAIN: Final = "Train"
 SUSPEND: Final = "Suspend"  # lastVerdict.action of an attempt that the user's pause ended
-
-
-@dataclass(frozen=True)
-class Event:
-    """A Kubernetes Event to publish once the status is written. kind: Normal or Warning."""
-
-    reason: str
-    message: str
-    kind: str = "Normal"
-
-
-@dataclass(frozen=True)
-class Create:
-    """Create an object. 409: read it; the same owner uid is success, anything else waits for the next look."""
-
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class CreateJob(Create):
-    """Create an attempt's Job, last of all, and only if a fresh read finds no live pod and no unfinished Job of it.
-
-    That fresh read is the writer's duty: reconcile may have looked at a stale view.
-    """
-
-    training: str = ""
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Delete an object with propagationPolicy Background; gone already is success. force: a pod whose node is lost."""
-
-    kind: str
-    name: str
-    uid: str | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class DeleteTraining:
-    """The time to live has passed: delete the LTX2Training itself; children go with it, claims stay."""
-
-
-AnyAction = Create | Delete | DeleteTraining
-
-
-@dataclass
-class Draft:
-    """One reconcile under way: the object as it was read, the status to be, and what shall be done."""
-
-    obj: Mapping[str, Any]
-    training: LTX2Training
-    now: datetime
-    status: dict[str, Any]
-    actions: list[AnyAction] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    requeue: float | None = None
-
-    @classmethod
-    def begin(cls, obj: Mapping[str, Any], training: LTX2Training, now: datetime) -> "Draft":
-        """A draft that starts from what is stored."""
-        status = copy.deepcopy(dict(obj.get("status") or {}))
-        for key, value in {"attempt": 0, "execution": 0, "failures": 0, "uncounted": 0, "waits": 0}.items():
-            status.setdefault(key, value)
-        status.setdefault("rung", {})
-        for stage in ("train", "cache"):
-            status["rung"].setdefault(stage, 0)
-        status.setdefault("conditions", [])
-        draft = cls(obj, training, now, status)
-        for kind, state, reason in (
-            ("Accepted", UNKNOWN, None), ("Cached", FALSE, "Pending"), ("Admitted", UNKNOWN, "Pending"),
-            ("Running", FALSE, "Pending"), ("Progressing", UNKNOWN, "Pending"), ("Suspended", FALSE, "NotSuspended"),
-            ("Succeeded", UNKNOWN, "InProgress"), ("Failed", FALSE, "InProgress"),
-        ):  # fmt: skip
-            if reason is not None and conditions.get_condition(status["conditions"], kind) is None:
-                draft.condition(kind, state, reason, "")
-        return draft
-
-    @property
-    def generation(self) -> int:
-        """The generation of the spec that is looked at."""
-        return int(self.obj["metadata"].get("generation") or 0)
-
-    def condition(self, kind: str, status: str, reason: str, message: str) -> None:
-        """Set one condition."""
-        self.status["conditions"] = conditions.set_condition(
-            self.status["conditions"], kind, status, reason, message, self.now, self.generation
-        )
-
-    def true(self, kind: str) -> bool:
-        """Whether a condition stands at True in the draft."""
-        return conditions.is_true(self.status["conditions"], kind)
-
-    def reason(self, kind: str) -> str:
-        """The reason of a condition in the draft."""
-        return conditions.reason_of(self.status["conditions"], kind)
-
-    def event(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """Tell people."""
-        self.events.append(Event(reason, message[:1024], "Warning" if warning else "Normal"))
-
-    def again_in(self, seconds: float) -> None:
-        """Look again after so many seconds, at least 1 (clocks differ), or earlier if something else asks for it."""
-        wait = max(1.0, seconds)
-        self.requeue = wait if self.requeue is None else min(self.requeue, wait)
-
-    def again_at_once(self) -> None:
-        """Look again as soon as the status is stored."""
-        self.requeue = 0.0
 
 
 def ended(status: Mapping[str, Any]) -> bool:
@@ -154,22 +44,6 @@ def terminal(status: Mapping[str, Any]) -> bool:
 def backoff(count: int) -> float:
     """Seconds before attempt number `count` of a row: 10, 20, 40 ... 600."""
     return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(max(count, 1) - 1, 16))
-
-
-def stop_clock(draft: Draft, at: datetime | None = None) -> None:
-    """Add the time since runningSince to runningSeconds."""
-    since = draft.status.pop("runningSince", None)
-    if since is not None:
-        end = min(draft.now, at) if at else draft.now
-        gone = int((end - moment(since)).total_seconds())
-        draft.status["runningSeconds"] = int(draft.status.get("runningSeconds") or 0) + max(0, gone)
-
-
-def running_seconds(draft: Draft) -> float:
-    """Seconds of running over all attempts up to now."""
-    since = draft.status.get("runningSince")
-    current = (draft.now - moment(since)).total_seconds() if since else 0.0
-    return float(draft.status.get("runningSeconds") or 0) + max(0.0, current)
 
 
 def record(draft: Draft, action: str, reason: str, message: str, exit_code: int | None = None) -> None:

@@ -26,8 +26,8 @@ from ltx2_job.estimate import Model
 from ltx2_job.exitcodes import Action
 from ltx2_job.workspace import read_json, write_json
 from ltx2_operator import attempts, conditions
-from ltx2_operator.attempts import Create, CreateJob, Delete, Event
 from ltx2_operator.classify import classify, last_word
+from ltx2_operator.draft import Create, CreateJob, Delete, Event
 from ltx2_operator.observed import Observed
 from ltx2_operator.progress import READ_EVERY, PageError, fetch
 from ltx2_operator.progress import parse as parse_page

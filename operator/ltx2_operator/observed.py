@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from ltx2_job.estimate import Model
-from ltx2_operator.attempts import CACHE, AnyAction, Draft, Event
+from ltx2_operator.attempts import CACHE
 from ltx2_operator.classify import job_condition
 from ltx2_operator.conditions import moment
+from ltx2_operator.draft import AnyAction, Draft, Event
 from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, UID_LABEL
 
 

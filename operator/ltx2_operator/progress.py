@@ -16,8 +16,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from ltx2_operator.attempts import Draft, note_checkpoint
+from ltx2_operator.attempts import note_checkpoint
 from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, duration_text, moment, stamp
+from ltx2_operator.draft import Draft
 
 PAGE_LIMIT: Final = 4096  # bytes
 TIMEOUT: Final = 2.0  # seconds, for the whole exchange

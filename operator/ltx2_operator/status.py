@@ -21,7 +21,7 @@ class StatusModel(Model):
 class Plan(StatusModel):
     """What one stage gets: GPU class, memory plan, and the pod's resources per node."""
 
-    stage: Literal["cache", "train"] = Field(description="Stage that this plan is for.")
+    stage: Literal["look", "cache", "train"] = Field(description="Stage that this plan is for.")
     gpu_class: Word = Field(description="GPU class by name.")
     device: Literal["cpu", "cuda"] = Field(description="Device that the job computes on (ROCm answers to cuda too).")
     vendor: Literal["nvidia", "amd", "none"] = Field(description="Maker of the GPU.")
@@ -102,7 +102,23 @@ class Verdict(StatusModel):
     reason: Word = Field(description="One word why.")
     exit_code: Int32 | None = Field(default=None, description="Exit code of the deciding container, when it is known.")
     message: Message = Field(default="", description="A sentence for people.")
+    nodes: list[Annotated[str, Field(max_length=253)]] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Nodes on which it crashed; none where the end says nothing about a node.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     time: Time | None = Field(default=None, description="When it was decided.")
+
+
+class GpuSeconds(StatusModel):
+    """What a run cost: seconds times GPUs, over all attempts, as of the last change of state."""
+
+    used: Annotated[Int64, Field(ge=0)] = Field(default=0, description="While the pods ran.")
+    lost: Annotated[Int64, Field(ge=0)] = Field(
+        default=0, description="Of those, after the last checkpoint of an attempt that did not finish."
+    )
+    queued: Annotated[Int64, Field(ge=0)] = Field(default=0, description="While a queue or missing nodes held it.")
 
 
 class Rung(StatusModel):
@@ -120,7 +136,7 @@ class Status(StatusModel):
     )
     state: Word | None = Field(default=None, description="One word for the state, derived from the conditions.")
     reason: Word | None = Field(default=None, description="One word why it is in that state.")
-    stage: Word | None = Field(default=None, description="Cache or Train.")
+    stage: Word | None = Field(default=None, description="Look (is the data there?), Cache or Train.")
     attempt: Count = Field(default=0, description="Number of the newest attempt; never falls.")
     execution: Count = Field(default=0, description="Starts in all, resumptions by a queue included.")
     conditions: list[Condition] = Field(
@@ -149,10 +165,17 @@ class Status(StatusModel):
     job: Annotated[str, Field(max_length=63)] | None = Field(
         default=None, description="Job of the newest attempt, once it was seen."
     )
+    job_uid: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="The uid of that Job: a deletion names it, so that no namesake is hit."
+    )
     next_attempt_time: Time | None = Field(default=None, description="When the next attempt may start (back-off).")
     pending_since: Time | None = Field(default=None, description="Since when the newest Job waits for its pods.")
+    queued_since: Time | None = Field(default=None, description="Since when a queue or missing pods hold it.")
     running_since: Time | None = Field(default=None, description="Since when its pods run.")
     waits: Count = Field(default=0, description="Looks in a row that found no data.")
+    data_uploaded: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="The annotation ltx2.dev/data-uploaded that the last look acted on."
+    )
     failed_retries: Count | None = Field(
         default=None, description="spec.retries when the run failed; a higher value reopens it."
     )
@@ -166,6 +189,7 @@ class Status(StatusModel):
     running_seconds: Annotated[Int64, Field(ge=0)] = Field(
         default=0, description="Seconds of running over all attempts."
     )
+    gpu_seconds: GpuSeconds = Field(default=GpuSeconds(), description="What the run cost.")
     last_verdict: Verdict | None = Field(default=None, description="How the newest finished attempt ended.")
     attempts: list[Verdict] = Field(
         default_factory=list,

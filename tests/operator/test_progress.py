@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltx2_operator.api import parse as parse_training
-from ltx2_operator.attempts import Draft
 from ltx2_operator.conditions import stamp
+from ltx2_operator.draft import Draft
 from ltx2_operator.progress import PAGE_LIMIT, PageError, absorb, fetch, parse
 from simulated_cluster import UID, training
 

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from ltx2_operator.attempts import CreateJob, Delete, DeleteTraining, backoff
+from ltx2_operator.attempts import backoff
 from ltx2_operator.conditions import moment, stamp
+from ltx2_operator.draft import CreateJob, Delete, DeleteTraining
 from ltx2_operator.reconcile import reconcile
 from simulated_cluster import LADDER, SETTINGS, START, UID, Cluster, training, use_fakes
 
@@ -104,7 +105,7 @@ def test_a_failed_attempt_counts_and_backs_off_then_trains_without_caching_again
     assert cluster.requeue == 10
     assert cluster.status["lastVerdict"] | {"time": None} == {
         "attempt": 1, "stage": "Train", "action": "Retry", "reason": "AppError", "exitCode": 70,
-        "message": "exit code 70, unexpected exception: left with 70", "time": None,
+        "message": "exit code 70, unexpected exception: left with 70", "nodes": [], "time": None,
     }  # fmt: skip
     cluster.wait(9)
     cluster.settle()

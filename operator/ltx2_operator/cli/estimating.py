@@ -142,7 +142,7 @@ def _card(entry: gpus.GpuClass) -> str:
 
 def _stage(asked: Case, plan: Plan, name: str) -> Iterator[str]:
     """Device, seconds and pod of one stage."""
-    needs = sizing.resources(asked, plan.stage, name, plan.terms)
+    needs = sizing.resources(asked, "cache" if plan.stage == "cache" else "train", name, plan.terms)
     if plan.terms:
         yield "  on the device" if asked.cls is not CPU else "  what a GPU would hold, in host memory"
         yield from _terms(plan.terms, size_text(plan.predicted_peak_bytes))

@@ -16,10 +16,10 @@ from ltx2_job.errors import UsageError
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator import accept, conditions, host, local, manifest
 from ltx2_operator.api import parse
-from ltx2_operator.attempts import Event
 from ltx2_operator.cli import inputs, preflight
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
 from ltx2_operator.doctor.hub import token_of
+from ltx2_operator.draft import Event
 from ltx2_operator.machine import as_machine, detect, free_port, host_memory
 from ltx2_operator.processes import check_job
 from ltx2_operator.settings import Settings

@@ -1,0 +1,77 @@
+"""Create what an attempt needs, its Job last; pods that do not come are not waited for for ever."""
+
+from ltx2_job.errors import ConfigError
+from ltx2_operator import accept, attempts, children, conditions
+from ltx2_operator.between import PODS_AGAIN, paused
+from ltx2_operator.classify import is_alive
+from ltx2_operator.conditions import FALSE, moment, stamp
+from ltx2_operator.draft import Create, CreateJob, Draft
+from ltx2_operator.observed import Observed, job_finished, own_children, stage_and_attempt
+from ltx2_operator.settings import Settings
+from ltx2_operator.status import Plan
+
+
+def create(draft: Draft, observed: Observed, settings: Settings) -> None:
+    """Create what the attempt needs, its Job last; only what a look finds stored, and only when nothing else lives."""
+    busy = [one for one in [*observed.pods] if is_alive(one)] + [one for one in observed.jobs if not job_finished(one)]
+    if draft.training.spec.suspend:
+        paused(draft, bool(own_children(draft, busy)))
+        return
+    if draft.true("Suspended"):
+        draft.condition("Suspended", FALSE, "Resumed", "")
+    if busy:
+        draft.condition("Running", FALSE, "Restarting", f"waits until {busy[0]['metadata']['name']} is gone")
+        draft.again_in(PODS_AGAIN)
+        return
+    stored = draft.obj.get("status") or {}
+    if (stored.get("attempt"), stored.get("stage")) != (
+        draft.status["attempt"],
+        draft.status["stage"],
+    ) or attempts.ended(stored):
+        draft.again_at_once()
+        return
+    stage, attempt = stage_and_attempt(draft)
+    plan = Plan.model_validate(draft.status["cachePlan" if stage == "cache" else "plan"])
+    try:
+        resolved = accept.resolve_spec(draft.training)
+        made = [children.configmap(draft.obj, resolved, plan), children.claim(draft.obj, plan)]
+        if plan.nodes > 1:
+            made.append(children.service(draft.obj))
+        job = children.job(draft.obj, plan, stage, attempt, settings, digest=resolved.digest)
+    except ConfigError as error:
+        attempts.fail(draft, "InvalidConfig", str(error))
+        return
+    if resolved.digest != draft.status.get("configHash"):
+        changed = "changed after the first attempt; make a new LTX2Training (resumeFrom continues a run)"
+        attempts.fail(draft, "InvalidConfig", f"spec.config, spec.datasets: {changed}")
+        return
+    known = {
+        (one.get("kind") or kind, one["metadata"]["name"])
+        for kind, group in (
+            ("ConfigMap", observed.configmaps), ("PersistentVolumeClaim", observed.claims),
+            ("Service", observed.services)
+        )
+        for one in group
+    }  # fmt: skip
+    draft.actions += [Create(body) for body in made if body and (body["kind"], body["metadata"]["name"]) not in known]
+    draft.actions.append(CreateJob(job, draft.training.metadata.name))
+    if draft.status.get("pendingSince") is None:
+        draft.event("CacheStarted" if stage == "cache" else "TrainingStarted", f"attempt {attempt}")
+    draft.status.setdefault("pendingSince", stamp(draft.now))
+    draft.condition("Running", FALSE, "Starting", f"attempt {attempt}: the Job is being created")
+    if stage == "cache":
+        draft.condition("Cached", FALSE, "CacheRunning", f"attempt {attempt}")
+    draft.again_in(PODS_AGAIN)
+    start_deadline(draft)
+
+
+def start_deadline(draft: Draft) -> None:
+    limit = draft.training.spec.start_deadline_seconds
+    left = limit - (draft.now - moment(draft.status["pendingSince"])).total_seconds()
+    if left > 0:
+        draft.again_in(left)
+        return
+    why = conditions.get_condition(draft.status["conditions"], "Running") or {}
+    draft.actions = [action for action in draft.actions if not isinstance(action, Create)]
+    attempts.fail(draft, "StartDeadlineExceeded", f"no pod started within {limit} s: {why.get('message', '')}")
+    draft.again_at_once()
