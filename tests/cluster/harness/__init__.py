@@ -1,0 +1,1 @@
+"""A whole Kubernetes cluster on one machine, for tests and for developing: see docs/development.md."""
