@@ -48,7 +48,7 @@ format: .venv/ready ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: .venv/ready ## write the configuration table, the CRD and what is predicted anew
+generate: .venv/ready ## write the configuration table, the CRD, the chart and what is predicted anew
 	$(BIN)/python scripts/generate.py
 
 lock: ## resolve the dependencies anew into uv.lock

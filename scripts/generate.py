@@ -1,11 +1,12 @@
 """Write anew what is generated and checked in.
 
-The table in docs/configuration.md, the CustomResourceDefinition, and what is predicted in configs/cards and
-docs/performance.md.
+The table in docs/configuration.md, the CustomResourceDefinition, the chart's values, schema and table, and what is
+predicted in configs/cards and docs/performance.md.
 """
 
 from pathlib import Path
 
+import chart_files
 import keys_page
 import predictions
 
@@ -18,6 +19,7 @@ def main() -> None:
     """Write all; what is up to date stays byte-equal."""
     keys_page.write()
     (ROOT / "configs" / "crd" / "ltx2trainings.ltx2.dev.yaml").write_text(crd.render())
+    chart_files.write()
     predictions.write()
 
 

@@ -198,10 +198,10 @@ def definition() -> Schema:
 def render() -> str:
     """The definition as the YAML file that is checked in."""
     head = "# Generated from operator/ltx2_operator/api.py by `python -m ltx2_operator.crd`; do not edit.\n"
-    return head + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=118, allow_unicode=True)
+    return head + yaml.dump(definition(), Dumper=Plain, sort_keys=False, width=118, allow_unicode=True)
 
 
-class _Plain(yaml.SafeDumper):
+class Plain(yaml.SafeDumper):
     """YAML without anchors: not every reader of manifests knows them."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -26,7 +26,10 @@ class Proxy(Model):
 
     http: str | None = Field(default=None, description="Proxy for http, as a URL.")
     https: str | None = Field(default=None, description="Proxy for https, as a URL.")
-    no: str | None = Field(default=None, description="Hosts reached without it, with commas between them.")
+    # Not "no": YAML reads that as false.
+    no: str | None = Field(
+        default=None, alias="noProxy", description="Hosts reached without it, with commas between them."
+    )
 
 
 class CertificateAuthority(Model):
