@@ -41,6 +41,17 @@ class CreateJob(Create):
 
 
 @dataclass(frozen=True)
+class DryRunJob:
+    """Ask the API server whether it would take this Job (dryRun=All): nothing is made.
+
+    The next look, which follows at once, finds the answer in Observed.dry_run. Needed before Accepted=True where a
+    user's podTemplate is in the Job.
+    """
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Delete:
     """Delete an object with propagationPolicy Background; gone already is success. force: a pod whose node is lost."""
 
@@ -55,7 +66,7 @@ class DeleteTraining:
     """The time to live has passed: delete the LTX2Training itself; children go with it, claims stay."""
 
 
-AnyAction = Create | Delete | DeleteTraining
+AnyAction = Create | DryRunJob | Delete | DeleteTraining
 
 
 @dataclass

@@ -14,13 +14,29 @@ from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, UID_LABEL
 
 
 @dataclass(frozen=True)
+class DryRun:
+    """What the API server says of a Job that it was shown (DryRunJob).
+
+    generation: of the training when it was asked; an answer to another generation counts for nothing. ok: it would be
+    made. message: why not. warnings: what the server adds for people, such as a violation of the namespace's Pod
+    Security standard, which refuses no Job but all of its pods.
+    """
+
+    generation: int
+    ok: bool
+    message: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Observed:
     """What exists, as dicts: Jobs and pods that carry the training's name label (whatever their owner), and what they
     need.
 
     nodes: None where the operator may not read nodes. secrets: names of Secrets, None where it may not read them.
     events: core/v1 Events about the Jobs (why no pod came). progress: rank 0's page, already checked by progress.parse.
-    model: sizes of the checkpoint where its file can be read (a run on one machine), None elsewhere.
+    model: sizes of the checkpoint where its file can be read (a run on one machine), None elsewhere. dry_run: the
+    newest answer to a DryRunJob, None if there was none yet.
     """
 
     jobs: Sequence[Mapping[str, Any]] = ()
@@ -33,6 +49,7 @@ class Observed:
     events: Sequence[Mapping[str, Any]] = ()
     progress: Mapping[str, Any] | None = None
     model: Model | None = None
+    dry_run: DryRun | None = None
 
 
 @dataclass(frozen=True)
