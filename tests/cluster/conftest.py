@@ -8,8 +8,10 @@ import kubernetes
 import pytest
 
 from cluster.harness import alone
+from cluster.harness import cluster as clusters
 from cluster.harness.binaries import Missing
 from cluster.harness.client import Kubectl, api_client
+from cluster.harness.cluster import Cluster
 
 
 def _missing(why: Missing) -> None:
@@ -46,10 +48,34 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         plane.end()
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with real containers, DNS, services. Needs Go the first time, root, containerd and friends.
+
+    LTX2_CLUSTER=NAME uses the cluster that `make cluster NAME=...` has brought up, and leaves it running.
+    """
+    wanted = os.environ.get("LTX2_CLUSTER")
+    if wanted:
+        running = clusters.find(wanted)
+        assert running is not None, f"LTX2_CLUSTER={wanted}: no such cluster runs; make cluster NAME={wanted}"
+        yield running
+        return
+    name = f"test-{os.getpid()}"
+    try:
+        running = clusters.up(name, bound=True)
+    except Missing as why:
+        _missing(why)
+        raise
+    yield running
+    clusters.down(name)
+
+
 @pytest.fixture
-def namespace(control_plane: ControlPlaneHandle, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace of the test's own, deleted afterwards."""
+def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own, in its `cluster` if it has one, else in its `control_plane`; then deleted."""
+    where = "cluster" if "cluster" in request.fixturenames else "control_plane"
+    kubectl = request.getfixturevalue(where).kubectl
     name = f"test-{os.urandom(4).hex()}"
-    control_plane.kubectl("create", "namespace", name)
+    kubectl("create", "namespace", name)
     yield name
-    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+    kubectl("delete", "namespace", name, "--wait=false")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import binaries
 from .control_plane import ControlPlane, Place, answers, bring_up
+from .processes import Process, start
 
 
 def control_plane(folder: Path) -> ControlPlane:
@@ -18,10 +19,13 @@ def control_plane(folder: Path) -> ControlPlane:
         if shutil.which(program) is None:
             raise binaries.Missing(f"no {program}: install the package {package}")
     api, etcd, peers, controllers, scheduler = _free_ports(5)
-    # A test run that is killed must not leave a control plane behind.
-    bound = ("setpriv", "--pdeathsig", "KILL")
-    place = Place(folder, "127.0.0.1", "127.0.0.1", api, (etcd, peers), controllers, scheduler, bound)
+    place = Place(folder, "127.0.0.1", "127.0.0.1", api, (etcd, peers), controllers, scheduler, _start_bound)
     return bring_up(place, [], answers, scheduler=False)
+
+
+def _start_bound(name: str, command: list[str], log: Path) -> Process:
+    """A test run that is killed must not leave a control plane behind."""
+    return start(name, ["setpriv", "--pdeathsig", "KILL", *command], log)
 
 
 def _free_ports(count: int) -> list[int]:

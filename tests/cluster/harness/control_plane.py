@@ -43,7 +43,8 @@ class Place:
     etcd_ports: tuple[int, int]
     controllers_port: int
     scheduler_port: int
-    enter: tuple[str, ...] = ()  # prefixes every command: into a namespace, or bound to the life of a parent
+    # Starts a command with this log: in a namespace, or bound to the life of a parent.
+    launch: Callable[[str, list[str], Path], Process] = start
 
     @property
     def pki(self) -> Path:
@@ -79,7 +80,7 @@ class ControlPlane:
         """Start a part of the cluster and wait until it is ready."""
         log = self.place.folder / "logs" / f"{part}.log"
         command = [str(program or binaries.kube()), *([] if program else [part]), *arguments]
-        process = start(part, [*self.place.enter, *command], log)
+        process = self.place.launch(part, command, log)
         self.processes.append(process)
         wait(part, ready, log, process)
         return process
