@@ -176,6 +176,12 @@ class Status(StatusModel):
     data_uploaded: Annotated[str, Field(max_length=64)] | None = Field(
         default=None, description="The annotation ltx2.dev/data-uploaded that the last look acted on."
     )
+    avoid_nodes: list[Annotated[str, Field(max_length=253)]] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Nodes that later pods keep away from: attempts crashed there twice.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     failed_retries: Count | None = Field(
         default=None, description="spec.retries when the run failed; a higher value reopens it."
     )
