@@ -22,17 +22,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.saved import (
+    ADAPTER,
+    MANIFEST,
+    OPTIMIZER,
+    STATE,
+    damage,
+    identity,
+    incomplete,
+    listed,
+    name_of,
+    newest_complete,
+    origin_of,
+    step_of,
+)
 from ltx2_job.workspace import sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAPTER: Final = "adapter.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-STATE: Final = "state.json"
-MANIFEST: Final = "manifest.json"
+__all__ = [
+    "ADAPTER", "MANIFEST", "OPTIMIZER", "STATE", "Loaded", "damage", "identity", "listed", "load", "name_of",
+    "newest_complete", "purge", "save", "step_of", "sweep",
+]  # fmt: skip
+
 VERSION: Final = 1
-_NAME: Final = re.compile(r"step-(\d{7,})")
 _HIDDEN: Final = ".writing-"
 
 
@@ -44,11 +58,6 @@ class Loaded:
     adapter: "dict[str, Tensor]"
     optimizer: "dict[str, Tensor]"
     state: dict[str, Any]
-
-
-def name_of(step: int) -> str:
-    """Folder name of a step's checkpoint."""
-    return f"step-{step:07d}"
 
 
 def save(
@@ -100,68 +109,6 @@ def load(path: Path) -> Loaded:
     return Loaded(path, load_file(path / ADAPTER), load_file(path / OPTIMIZER), state)
 
 
-def damage(path: Path) -> str:
-    """What is wrong with a checkpoint, in words; empty where every file has the size and hash of the manifest."""
-    fault = _incomplete(path)
-    if fault:
-        return fault
-    for name, entry in _manifest(path)["files"].items():
-        with (path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                return f"{name} does not have the hash of its manifest"
-    return ""
-
-
-def listed(folder: Path) -> list[Path]:
-    """Checkpoint folders of a run, oldest step first, damaged ones included."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's folder name."""
-    match = _NAME.fullmatch(path.name)
-    if not match:
-        raise ValueError(f"{path.name} is not the name of a checkpoint")
-    return int(match[1])
-
-
-def newest_complete(
-    folder: Path, warn: Callable[[str], None] = lambda _: None, origin: str | None = None
-) -> Path | None:
-    """The newest checkpoint that is complete and intact, hashes verified; each broken one on the way is warned about.
-
-    With `origin`, only checkpoints whose course began there count (see `identity`).
-    """
-    for path in reversed(listed(folder)):
-        fault = damage(path)
-        if fault:
-            warn(f"{path.name}: {fault}; skipped, looking for an older checkpoint")
-        elif origin is None or _origin(path) == origin:
-            return path
-    return None
-
-
-def find(reference: str, folder: Path, base: Path) -> Path:
-    """The checkpoint that `resume_from_checkpoint` names: a name in the run's folder, or a path (relative to `base`).
-
-    Raises ConfigError listing what is there where nothing of that name is.
-    """
-    for path in (folder / reference, base / reference):
-        if path.is_dir():
-            return path
-    there = ", ".join(path.name for path in listed(folder)) or "none"
-    remedy = f"write `latest`, a name (there: {there}), or a path"
-    raise ConfigError(Problem("resume_from_checkpoint", f"{reference!r} is no checkpoint", remedy))
-
-
-def identity(path: Path) -> str:
-    """What tells a checkpoint from all others: the sha256 of its manifest."""
-    return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
-
-
 def purge(folder: Path, limit: int, step: int, origin: str = "") -> list[Path]:
     """Remove the oldest complete checkpoints of one course beyond `limit` (0: no limit) and return them.
 
@@ -171,7 +118,7 @@ def purge(folder: Path, limit: int, step: int, origin: str = "") -> list[Path]:
     if limit <= 0:
         return []
     upto = [path for path in listed(folder) if step_of(path) <= step]
-    mine = [path for path in upto if not _incomplete(path) and _origin(path) == origin]
+    mine = [path for path in upto if not incomplete(path) and origin_of(path) == origin]
     surplus = mine[:-limit]
     for path in surplus:
         _set_aside(path)
@@ -192,37 +139,6 @@ def _set_aside(path: Path) -> None:
         path.rename(hidden)
         sync(path.parent)
         shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _incomplete(path: Path) -> str:
-    """`damage` without the hashes: cheap enough for every save."""
-    try:
-        files = _manifest(path)["files"]
-    except FileNotFoundError:
-        return "no manifest, so it was not written to the end"
-    except (ValueError, KeyError, TypeError):
-        return "its manifest cannot be read"
-    for name in (ADAPTER, OPTIMIZER, STATE):
-        if name not in files:
-            return f"its manifest does not list {name}"
-        try:
-            size = (path / name).stat().st_size
-        except FileNotFoundError:
-            return f"{name} is missing"
-        if size != files[name]["bytes"]:
-            return f"{name} has {size} bytes, its manifest says {files[name]['bytes']}"
-    return ""
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    return json.loads((path / MANIFEST).read_bytes())
-
-
-def _origin(path: Path) -> str | None:
-    try:
-        return json.loads((path / STATE).read_bytes()).get("origin", "")
-    except ValueError:
-        return None
 
 
 def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:

@@ -18,6 +18,7 @@ from ltx2_job.streams import open_streams
 from ltx2_job.workspace import require_folder
 
 VERBS: Final = {
+    "look": "say whether all that a run needs lies in the workspace; nothing is written",
     "cache": "encode clips, sound and captions into the store",
     "train": "train the LoRA from the store",
     "validate": "make the validation videos of a run's checkpoint",
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
 
+    _workspace(_stage(verb("look", "ltx2-job look --files run-files --workspace . --run fox")))
     _workspace(_stage(verb("cache", "ltx2-job cache --files run-files --workspace . --run fox --attempt 1")))
     _workspace(_stage(verb("train", "ltx2-job train --files run-files --workspace . --run fox --attempt 1")))
     validate = _checkpoint(verb("validate", "ltx2-job validate --run fox --checkpoint step-0000500"))
@@ -242,10 +244,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"ltx2-job: {error}", file=sys.stderr)
         return error.exit_code
-    if args.verb in ("cache", "train"):
+    if args.verb in ("look", "cache", "train"):
         from ltx2_job.supervise import Order, supervise, work
 
         order = Order(args.verb, args.files, args.workspace, args.run, args.attempt)
+        if args.verb == "look":
+            from ltx2_job.looking import look
+
+            return look(order)
         if args.worker:
             from ltx2_job.commands import STAGES
 

@@ -15,6 +15,7 @@ from ltx2_job import exitcodes, strict_json
 from ltx2_job.console import size_text
 from ltx2_job.endings import ending
 from ltx2_job.errors import ConfigError, DataError, NoInputError, Problem, StorageError, UsageError
+from ltx2_job.finished import finished
 from ltx2_job.places import moved, place_of
 from ltx2_job.workspace import RunFolder, Workspace, read_json, require_folder
 
@@ -37,6 +38,9 @@ def train_stage(stage: "Stage") -> None:
     from ltx2_job.models.load import Checkpoint
 
     # What can be wrong is looked at before torch is imported, which takes seconds.
+    if (result := finished(stage.run, stage.digest)) is not None:
+        stage.reporter.finished(result)  # by an attempt whose end nobody heard of, or before the object was made anew
+        return
     index = Index.load(stage.run.index)
     model = Checkpoint.find(stage.config, stage.workspace, stage.run)
     from ltx2_job.training.trainer import run_training

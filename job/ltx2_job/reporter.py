@@ -56,6 +56,9 @@ class Reporter:
     def resumed(self, step: int, measured: Container[int]) -> None:
         """Training goes on from this step, with these steps measured: what else metrics.jsonl has was thrown away."""
 
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """There is nothing to do: this very run lies finished in its folder, with this result.json."""
+
     def warn(self, message: str) -> None:
         """Something a person should know; shown on the progress page too."""
 
@@ -214,6 +217,15 @@ class LiveReporter(Reporter):
         self.progress.step = step
         if step:
             self.info(f"resuming from step {step}")
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """Show the last step, and give the result to the last word."""
+        steps = result.get("steps")
+        if isinstance(steps, int):
+            self.progress.step = self.progress.max_steps = steps
+        self.result.update(result)
+        self.info(f"finished before, after {steps} steps: {result.get('lora')}")
+        self.state("done")
 
     def warn(self, message: str) -> None:
         """Show, log, and keep for the progress page; the same warning only once."""

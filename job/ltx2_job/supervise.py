@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Order:
     """The command line of a stage."""
 
-    stage: str  # "cache" or "train"
+    stage: str  # "look", "cache" or "train"
     files: Path
     workspace: Path
     run: str

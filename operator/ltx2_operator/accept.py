@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ltx2_job.config import Resolved, resolve
-from ltx2_job.errors import ConfigError
+from ltx2_job.errors import ConfigError, Problem
 from ltx2_job.estimate import Model
+from ltx2_job.same_run import UNNAMED_CHECKPOINTS
 from ltx2_operator import children, gpus, sizing
 from ltx2_operator.api import NAME_MAX, LTX2Training, not_supported_yet, parse
 from ltx2_operator.status import Plan
 
 GIB: Final = 2**30
+RESUME: Final = "resume_from_checkpoint"
 
 
 class Rejected(Exception):
@@ -49,6 +51,21 @@ def resolve_spec(training: LTX2Training) -> Resolved:
     except ConfigError as error:
         raise ConfigError([replace(problem, field=_place(problem.field)) for problem in error.problems]) from None
     return resolved
+
+
+def configuration(training: LTX2Training) -> dict[str, Any]:
+    """spec.config as the job reads it: spec.resumeFrom is its resume_from_checkpoint. Raises ConfigError."""
+    config, reference = dict(training.spec.config or {}), training.spec.resume_from
+    if reference is None:
+        return config
+    if reference == training.metadata.name:
+        message = f"{reference!r} is this very run, which goes on from its own newest checkpoint by itself"
+        raise ConfigError(Problem("spec.resumeFrom", message, "remove it, or name another run"))
+    written = config.setdefault(RESUME, reference)
+    if written not in (reference, *UNNAMED_CHECKPOINTS):
+        message = f"{reference!r}, but spec.config.{RESUME} is {written!r}"
+        raise ConfigError(Problem("spec.resumeFrom", message, "remove one of the two"))
+    return {**config, RESUME: reference}
 
 
 def accept(

@@ -205,7 +205,8 @@ class Spec(Model):
         default=None,
         min_length=1,
         max_length=512,
-        description="Run or checkpoint folder to continue from, under the workspace.",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
+        description="Another run by its name, or a checkpoint's folder under the workspace, to train on from.",
     )
     pod_template: Opaque | None = Field(default=None, description="Strategic merge patch for the pods.")
     config_from: ConfigFrom | None = Field(
@@ -288,6 +289,8 @@ PATTERN_REMEDIES: Final = {
     "metadata.name": "small letters, digits and dashes only, beginning with a letter",
     "spec.storage.size": "write a quantity such as 200Gi",
     "spec.memory": "write auto, or a plan's name such as bf16/resident/keep:24",
+    "spec.resumeFrom": "write another run's name, or a path inside the workspace such as "
+    "runs/fox/checkpoints/step-0000500",
     "spec.secrets.hubToken.key": "letters, digits, dots, dashes and underscores only",
 }
 
@@ -343,7 +346,6 @@ def not_supported_yet(spec: Spec) -> list[Problem]:
     if spec.cache.shards > 1:
         found.append(Problem("spec.cache.shards", f"{spec.cache.shards} is not supported yet", "set it to 1"))
     for field, value in {
-        "spec.resumeFrom": spec.resume_from,
         "spec.podTemplate": spec.pod_template,
         "spec.configFrom": spec.config_from,
         "spec.secrets.trackerKey": spec.secrets.tracker_key,

@@ -106,7 +106,6 @@ def test_another_kind_is_named() -> None:
     ("spec", "field"),
     [
         ({"cache": {"shards": 2}}, "spec.cache.shards"),
-        ({"resumeFrom": "runs/old"}, "spec.resumeFrom"),
         ({"podTemplate": {}}, "spec.podTemplate"),
         ({"config": None, "configFrom": {"name": "files"}}, "spec.configFrom"),
         ({"secrets": {"trackerKey": {"name": "t"}}}, "spec.secrets.trackerKey"),

@@ -1,5 +1,6 @@
 """`ltx2` as a user types it: words, exit codes, files; a stand-in plays the job."""
 
+import hashlib
 import json
 import os
 import re
@@ -132,6 +133,8 @@ def test_run_says_plan_and_summary_and_a_second_run_is_done_at_once(here, capfd,
     (here / "runs/fox/result.json").write_text(
         json.dumps({"configDigest": digest, "steps": 5, "seconds": 10.0, "finalLoss": 0.25})
     )
+    for name in ("lora.safetensors", "lora.diffusers.safetensors"):
+        (here / "runs/fox" / name).write_bytes(b"")
     assert main(["run", file]) == 0
     assert "fox is finished already" in capfd.readouterr().out
     assert len(calls(here)) == 2
@@ -177,6 +180,16 @@ def test_ls_says_how_far_a_paused_run_is(here, capfd, status, shown):
     assert capfd.readouterr().out.splitlines()[1].split()[:3] == ["fox", "Suspended", shown]
 
 
+def whole_checkpoint(folder, state):
+    """The files of a checkpoint, complete by its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"adapter.safetensors": b"a", "optimizer.safetensors": b"o", "state.json": json.dumps(state).encode()}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    (folder / "manifest.json").write_text(json.dumps({"files": entries}))
+
+
 @pytest.mark.parametrize("proof", ["result.json", "checkpoints/step-0000003/manifest.json"])
 def test_a_changed_configuration_of_a_kept_run_is_refused_once_before_anything_starts(here, capfd, proof):
     # Catches: a process that is started only to refuse, the refusal said by the job and again by the command.
@@ -199,7 +212,7 @@ def test_a_changed_configuration_of_a_kept_run_is_refused_once_before_anything_s
     ]
     assert len(calls(here)) == started and (run / "training.json").read_bytes() == before
     # The same again, and a named checkpoint to go on from, are no mistakes.
-    (run / "checkpoints/step-0000003").mkdir(parents=True, exist_ok=True)
+    whole_checkpoint(run / "checkpoints/step-0000003", {"step": 3, "rank": 8, "alpha": 8.0, "optimizer": "adamw"})
     assert main(["run", write(here, {"lora_rank": 4})]) == 0
     assert main(["run", write(here, {**other, "resume_from_checkpoint": "step-0000003"})]) == 0
 
@@ -257,7 +270,9 @@ def test_an_end_is_one_line_and_its_class(here, behaviour, code, words, capfd):
             66,
             "models/x.safetensors: the checkpoint is not there",
         ),
-        ({}, {"resumeFrom": "runs/old"}, 78, "spec.resumeFrom"),
+        ({}, {"resumeFrom": "runs/old"}, 78, "'runs/old' is no checkpoint"),
+        ({}, {"resumeFrom": "../old"}, 78, "spec.resumeFrom: '../old' has another form"),
+        ({}, {"resumeFrom": "fox"}, 78, "spec.resumeFrom: 'fox' is this very run"),
         ({}, {"retrys": 3}, 78, "spec.retrys: unknown key; did you mean retries?"),
     ],
 )

@@ -102,7 +102,7 @@ def _finish(stage: "Stage", work: Work, encoded: dict[str, int]) -> None:
         stage.reporter.warn(line)
     counts = ", ".join(f"{kind} {encoded.get(kind, 0)} encoded, {len(work.reused[kind])} reused" for kind in KINDS)
     stage.reporter.info(f"{len(work.samples)} clips, {len(work.skipped)} skipped; {counts}")
-    stage.reporter.result.update(clips=len(work.samples), skipped=len(work.skipped))
+    stage.reporter.result.update(clips=len(work.samples), skipped=len(work.skipped), encoded=sum(encoded.values()))
     stage.reporter.state("done")
 
 

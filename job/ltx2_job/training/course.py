@@ -6,7 +6,8 @@ from typing import Any
 from ltx2_job import checkpoint
 from ltx2_job.checkpoint import Loaded
 from ltx2_job.config import TrainingConfig
-from ltx2_job.errors import ConfigError, Problem
+from ltx2_job.errors import ConfigError
+from ltx2_job.resumption import find_origin, keep, mismatches, require_fitting
 from ltx2_job.same_run import UNNAMED_CHECKPOINTS
 from ltx2_job.stage import Stage
 from ltx2_job.training.adapters import AdapterSet
@@ -57,7 +58,7 @@ def choose_checkpoint(stage: Stage) -> tuple[Loaded | None, str]:
 
     `latest` is the newest complete one of this run. A named one is where a course begins; once that course has
     checkpoints of its own, later attempts go on from the newest of those. Raises ConfigError where the named one is not
-    there or not intact.
+    there, not intact, or of another adapter.
     """
     folder, reference = stage.run.checkpoints, stage.config.resume_from_checkpoint
     if reference in UNNAMED_CHECKPOINTS:
@@ -66,10 +67,13 @@ def choose_checkpoint(stage: Stage) -> tuple[Loaded | None, str]:
             return None, ""
         loaded = checkpoint.load(newest)
         return loaded, loaded.state["origin"]
-    named = checkpoint.load(checkpoint.find(reference, folder, stage.workspace.root))
-    origin = checkpoint.identity(named.path)
-    newest = checkpoint.newest_complete(folder, stage.reporter.warn, origin)
-    return (checkpoint.load(newest) if newest else named), origin
+    origin = find_origin(reference, stage.run, stage.workspace)
+    newest = checkpoint.newest_complete(folder, stage.reporter.warn, origin.identity)
+    if newest is None and origin.of_run:
+        require_fitting(origin.path, stage.config)
+        stage.fence.check()
+        keep(reference, stage.run, origin)
+    return checkpoint.load(newest or origin.path), origin.identity
 
 
 def resume(loaded: Loaded, origin: str, adapters: AdapterSet, optimizer: Optimizer, config: TrainingConfig) -> Course:
@@ -77,16 +81,7 @@ def resume(loaded: Loaded, origin: str, adapters: AdapterSet, optimizer: Optimiz
 
     Raises ConfigError where rank, alpha, optimizer or layers differ from the configuration's.
     """
-    wanted = {"rank": adapters.rank, "alpha": adapters.alpha, "optimizer": config.optimizer}
-    problems = [
-        Problem(
-            name if name == "optimizer" else f"lora_{name}",
-            f"is {value!r}, but checkpoint {loaded.path.name} was made with {loaded.state[name]!r}",
-            "put the old value back, or start a new run from its LoRA with init_lora",
-        )
-        for name, value in wanted.items()
-        if loaded.state[name] != value
-    ]
+    problems = mismatches(loaded.state, loaded.path.name, config)
     if problems:
         raise ConfigError(problems)
     adapters.load(loaded.adapter, str(loaded.path))

@@ -16,7 +16,7 @@ from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
 from ltx2_job.models.sources import open_source
 from ltx2_job.workspace import RunFolder, Workspace
 from ltx2_operator import manifest, sizing
-from ltx2_operator.accept import resolve_spec
+from ltx2_operator.accept import configuration, resolve_spec
 from ltx2_operator.api import LTX2Training, not_supported_yet, parse
 from ltx2_operator.fields import API_VERSION, KIND, NAME_MAX
 from ltx2_operator.gpus import AUTO
@@ -61,7 +61,7 @@ def from_manifest(document: manifest.Document, workspace: Path) -> Order:
     problems = not_supported_yet(training.spec)
     if problems:
         raise ConfigError(problems)
-    resolved = resolve(training.spec.config or {}, training.spec.datasets, workspace=workspace)
+    resolved = resolve(configuration(training), training.spec.datasets, workspace=workspace)
     resolved.require_supported()
     if training.spec.datasets is None:
         body["spec"] |= resolved.dump()

@@ -12,6 +12,7 @@ from ltx2_job.errors import CheckpointError, ConfigError, NoInputError, Problem,
 from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
 from ltx2_job.models.gemma import find_gemma
 from ltx2_job.models.header import read_lora_header
+from ltx2_job.resumption import find_origin, require_fitting
 from ltx2_job.same_run import UNNAMED_CHECKPOINTS, require_same
 from ltx2_operator import demands, gpus
 from ltx2_operator.cli import downloads
@@ -43,13 +44,8 @@ def require_folder(order: Order) -> None:
 
 
 def _named_checkpoint(order: Order, reference: str | None) -> None:
-    folder = order.folder.checkpoints
-    if reference is None or reference in UNNAMED_CHECKPOINTS:
-        return
-    if not any(path.is_dir() for path in (folder / reference, order.workspace.resolve(reference))):
-        there = ", ".join(sorted(path.parent.name for path in folder.glob("*/manifest.json"))) or "none"
-        remedy = f"write `latest`, a name (there: {there}), or a path"
-        raise ConfigError(Problem("resume_from_checkpoint", f"{reference!r} is no checkpoint", remedy))
+    if reference is not None and reference not in UNNAMED_CHECKPOINTS:
+        require_fitting(find_origin(reference, order.folder, order.workspace).path, order.resolved.training)
 
 
 def require(order: Order, plans: Sequence[Plan], found: Sequence[LocalGpu]) -> None:

@@ -8,6 +8,7 @@ from ltx2_job.config import resolve
 from ltx2_job.errors import NoInputError
 from ltx2_job.workspace import Workspace
 from ltx2_operator import manifest
+from ltx2_operator.accept import configuration
 from ltx2_operator.api import API_VERSION, KIND, not_supported_yet, parse
 from ltx2_operator.cli import inputs
 
@@ -27,7 +28,7 @@ def readable(path: Path, workspace: Path, *, estimating: bool = False) -> tuple[
         notes += [
             f"not supported yet: {problem.field}; {problem.remedy}" for problem in not_supported_yet(training.spec)
         ]
-        resolved = resolve(training.spec.config or {}, training.spec.datasets, workspace=workspace)
+        resolved = resolve(configuration(training), training.spec.datasets, workspace=workspace)
     else:
         if estimating:
             body, moved = _datasets_beside(body, path, workspace)

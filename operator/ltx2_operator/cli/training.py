@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
-from ltx2_job.workspace import RunFolder, read_json
+from ltx2_job.finished import finished
+from ltx2_job.workspace import read_json
 from ltx2_operator import accept, conditions, host, local, manifest
 from ltx2_operator.api import parse
 from ltx2_operator.cli import inputs, preflight
@@ -50,7 +51,7 @@ def train(args: Namespace) -> int:
 
 def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str, file: str | None) -> int:
     folder = order.folder
-    if finished(folder, order.resolved.digest):
+    if finished(folder, order.resolved.digest) is not None:
         _say(f"{order.name} is finished already")
         _summary(order, (local.load_state(folder.root) or {}).get("status") or {}, file)
         return exitcodes.OK
@@ -117,14 +118,6 @@ def with_token(order: inputs.Order, environ: dict[str, str]) -> inputs.Order:
     body = copy.deepcopy(order.body)
     body["spec"].setdefault("secrets", {})["hubToken"] = {"name": "hub-token-of-this-machine"}
     return replace(order, body=body, training=parse(body))
-
-
-def finished(folder: RunFolder, digest: str) -> bool:
-    """Whether result.json proves that this very configuration was trained to its end."""
-    with contextlib.suppress(OSError, ValueError):
-        result = read_json(folder.result)
-        return isinstance(result, dict) and result.get("configDigest") == digest
-    return False
 
 
 def _rendered(documents: list[manifest.Document], workspace: Path, secrets: dict[str, dict[str, str]]) -> int:

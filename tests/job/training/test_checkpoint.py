@@ -148,13 +148,3 @@ def test_leftovers_of_a_killed_writer_are_never_seen_and_are_swept(tmp_path: Pat
     assert names(tmp_path) == [1]
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["step-0000001"]
-
-
-def test_a_reference_is_a_name_or_a_path(tmp_path: Path) -> None:
-    folder = tmp_path / "runs/a/checkpoints"
-    path = save(folder, 1)
-    assert checkpoint.find("step-0000001", folder, tmp_path) == path
-    assert checkpoint.find("runs/a/checkpoints/step-0000001", tmp_path / "elsewhere", tmp_path) == path
-    assert checkpoint.find(str(path), tmp_path / "elsewhere", tmp_path) == path
-    with pytest.raises(ConfigError, match=r"resume_from_checkpoint: 'step-7' is no checkpoint.*there: step-0000001"):
-        checkpoint.find("step-7", folder, tmp_path)
