@@ -70,13 +70,15 @@ def training(**spec):
 class Cluster:
     """State of the API server as reconcile's writer sees it."""
 
-    def __init__(self, obj=None):
+    def __init__(self, obj=None, *, seen=True):
+        """seen: as on one machine, where no pod has to look at the volume first."""
         self.obj = obj or training()
+        self.seen, self.workloads, self.job_events = seen, [], []
         self.now = START
         self.jobs, self.pods, self.others = {}, {}, {}
         self.events, self.log = [], []
         self.nodes = []
-        self.page = None
+        self.page, self.node = None, "n1"
         self.deleted = False
         self.requeue = 0.0
         self.views = [self.observe()]
@@ -96,6 +98,9 @@ class Cluster:
             services=kinds["Service"],
             nodes=self.nodes,
             progress=copy.deepcopy(self.page),
+            volume_seen=self.seen,
+            workloads=self.workloads,
+            events=self.job_events,
         )
 
     def look(self, *, lose_status=False, lose_actions=False, stale=0):
@@ -143,10 +148,13 @@ class Cluster:
             named = (int(labels["ltx2.dev/attempt"]), labels["ltx2.dev/stage"])
             assert named == (stored.get("attempt"), stored["stage"].lower()), "a Job before its number is stored"
             self.jobs[name] = {**copy.deepcopy(action.body), "status": {"startTime": stamp(self.now)}}
+            self.jobs[name]["metadata"]["uid"] = f"{name}-{len(self.log)}"
         elif isinstance(action, Create):
             self.others.setdefault((action.body["kind"], action.body["metadata"]["name"]), copy.deepcopy(action.body))
         elif isinstance(action, Delete) and action.kind == "Job":
-            if self.jobs.pop(action.name, None):
+            job = self.jobs.get(action.name)
+            if job is not None and action.uid in (None, job["metadata"]["uid"]):  # else 409: a namesake
+                del self.jobs[action.name]
                 for pod in self.pods_of(action.name):
                     if is_alive(pod):
                         pod["metadata"].setdefault("deletionTimestamp", stamp(self.now + timedelta(seconds=150)))
@@ -199,7 +207,7 @@ class Cluster:
                     "name": pod_name, "uid": f"uid-{pod_name}", "labels": job["spec"]["template"]["metadata"]["labels"],
                     "ownerReferences": [{"name": name}],
                 },
-                "status": {"phase": phase},
+                "spec": {"nodeName": self.node}, "status": {"phase": phase},
             }  # fmt: skip
         for pod in self.pods_of(name):
             if is_alive(pod) and not pod["metadata"].get("deletionTimestamp"):
@@ -293,7 +301,22 @@ class Cluster:
         """By hand, Background."""
         job = self.active_job()
         if job is not None:
-            self.act(Delete("Job", job["metadata"]["name"]))
+            self.act(Delete("Job", job["metadata"]["name"], job["metadata"]["uid"]))
+
+    def hold(self):
+        """A queue suspends the active Job (preemption): its pods go, nothing fails."""
+        job = self.active_job()
+        if job is not None:
+            job["spec"]["suspend"] = True
+            job["status"]["conditions"] = [{"type": "Suspended", "status": "True", "reason": "JobSuspended"}]
+            for pod in self.pods_of(job["metadata"]["name"]):
+                del self.pods[pod["metadata"]["name"]]
+
+    def admit(self):
+        """The queue lets it go on."""
+        job = self.active_job()
+        if job is not None:
+            job["spec"]["suspend"], job["status"]["conditions"] = False, []
 
     def lose_node(self):
         """The pod is marked for deletion and stays Running for ever."""

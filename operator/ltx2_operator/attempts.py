@@ -4,7 +4,7 @@ Numbers that decide (attempt, failures, rung, ...) live in the status alone, nev
 vanishes resets no budget.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from ltx2_job.exitcodes import Action
 from ltx2_operator import conditions
 from ltx2_operator.api import LAST_ATTEMPTS
 from ltx2_operator.classify import Verdict
-from ltx2_operator.clocks import stop_clock
+from ltx2_operator.clocks import stop_clock, stop_queue
 from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, moment, stamp
 from ltx2_operator.draft import Draft
 
@@ -20,19 +20,21 @@ BACKOFF_FIRST: Final = 10.0  # seconds after the first counted failure; doubles 
 BACKOFF_MOST: Final = 600.0
 UNCOUNTED_IN_A_ROW: Final = 5  # uncounted ends without a newer checkpoint before one of them counts
 
+LOOK: Final = "Look"  # is the data there? a pod without a GPU looks, before one with a GPU is asked for
 CACHE: Final = "Cache"
 TRAIN: Final = "Train"
+_OPEN: Final = ("Training", "Caching", "Looking", "Starting", "WaitingForPods", "ImagePull", "Pending")
 SUSPEND: Final = "Suspend"  # lastVerdict.action of an attempt that the user's pause ended
 
 
 def ended(status: Mapping[str, Any]) -> bool:
-    """Whether the newest attempt has ended (or none was made): a cache stage that succeeded ends nothing."""
+    """Whether the newest attempt has ended (or none was made): a stage before training that succeeded ends nothing."""
     attempt, last = status.get("attempt") or 0, status.get("lastVerdict") or {}
     if attempt == 0:
         return True
     if last.get("attempt") != attempt:
         return False
-    return not (last.get("stage") == CACHE and last.get("action") == Action.SUCCEED)
+    return not (last.get("stage") in (LOOK, CACHE) and last.get("action") == Action.SUCCEED)
 
 
 def terminal(status: Mapping[str, Any]) -> bool:
@@ -46,7 +48,14 @@ def backoff(count: int) -> float:
     return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(max(count, 1) - 1, 16))
 
 
-def record(draft: Draft, action: str, reason: str, message: str, exit_code: int | None = None) -> None:
+def record(
+    draft: Draft,
+    action: str,
+    reason: str,
+    message: str,
+    exit_code: int | None = None,
+    nodes: Sequence[str] = (),
+) -> None:
     """Write down how the newest stage ended; the last attempts stay listed."""
     entry = {
         "attempt": draft.status["attempt"],
@@ -54,6 +63,7 @@ def record(draft: Draft, action: str, reason: str, message: str, exit_code: int 
         "action": str(action),
         "reason": reason,
         "message": message[:4096],
+        "nodes": list(nodes),
         "time": stamp(draft.now),
     }
     if exit_code is not None:
@@ -70,14 +80,13 @@ def close(draft: Draft, verdict: Verdict, ended_at: datetime | None = None) -> N
     LOWER_MEMORY_PLAN moves the rung; whether a plan fits there is reconcile's question (it may call `fail`).
     """
     status = draft.status
-    stop_clock(draft, ended_at)
+    stage = status.get("stage") or CACHE
+    suspending = draft.training.spec.suspend or draft.reason("Suspended") == "Suspending"
     note_checkpoint(draft, verdict.report)
-    status.pop("pendingSince", None)
-    status.pop("job", None)
-    stage, suspending = (
-        status.get("stage") or CACHE,
-        draft.training.spec.suspend or draft.reason("Suspended") == "Suspending",
-    )
+    stop_clock(draft, ended_at, redone=stage == TRAIN and verdict.action is not Action.SUCCEED)
+    stop_queue(draft)
+    for key in ("pendingSince", "job", "jobUid"):
+        status.pop(key, None)
     stopped = verdict.action in (Action.RETRY_UNCOUNTED, Action.IGNORE)
     if stopped and suspending:
         record(draft, SUSPEND, "SuspendedByUser", "paused", verdict.exit_code)
@@ -89,7 +98,7 @@ def close(draft: Draft, verdict: Verdict, ended_at: datetime | None = None) -> N
         _succeed(draft, stage, verdict)
         return
     action: Action = verdict.action
-    message = verdict.message
+    message, remedy = verdict.message, ""
     if stopped:
         action, message = _uncounted(draft, action, message)
     elif action is Action.LOWER_MEMORY_PLAN:
@@ -98,11 +107,13 @@ def close(draft: Draft, verdict: Verdict, ended_at: datetime | None = None) -> N
         status["waits"] += 1
         status["cacheReady"] = False
         _next_in(draft, backoff(status["waits"]))
-        draft.condition("Cached", FALSE, "WaitingForData", message)
+        remedy = f"{message}; `ltx2 upload DIR {draft.training.metadata.name}` puts clips on the volume"
+        draft.condition("Cached", FALSE, "WaitingForData", remedy)
         if status["waits"] == 1:
-            draft.event("WaitingForData", message)
-    record(draft, action, verdict.reason, message, verdict.exit_code)
-    draft.condition("Running", FALSE, verdict.reason, f"attempt {status['attempt']}: {message}")
+            draft.event("WaitingForData", remedy)
+    record(draft, action, verdict.reason, message, verdict.exit_code, verdict.nodes)
+    text = remedy if action is Action.WAIT_FOR_DATA else f"attempt {status['attempt']}: {message}"
+    draft.condition("Running", FALSE, verdict.reason, text)
     if action in (Action.RETRY, Action.FAIL):
         status["failures"] += 1
         retries = draft.training.spec.retries
@@ -126,14 +137,23 @@ def fail(draft: Draft, reason: str, message: str) -> None:
     status = draft.status
     if not ended(status):
         record(draft, Action.FAIL, reason, message)
-    stop_clock(draft)
-    for key in ("pendingSince", "job", "nextAttemptTime", "eta", "etaTime"):
+    stop_clock(draft, redone=status.get("stage") == TRAIN)
+    stop_queue(draft)
+    for key in ("pendingSince", "job", "jobUid", "nextAttemptTime", "eta", "etaTime"):
         status.pop(key, None)
     status["failedRetries"] = draft.training.spec.retries
     status["completionTime"] = stamp(draft.now)
     draft.condition("Failed", TRUE, reason, message)
     draft.condition("Succeeded", FALSE, "Failed", message)
-    if draft.reason("Running") in ("Training", "Caching", "Starting", "WaitingForPods", "ImagePull", "Pending"):
+    if draft.reason("Running") in (
+        "Training",
+        "Caching",
+        "Looking",
+        "Starting",
+        "WaitingForPods",
+        "ImagePull",
+        "Pending",
+    ):
         draft.condition("Running", FALSE, "Stopped", message)
     if status.get("stage") == CACHE:
         draft.condition("Cached", FALSE, "CacheFailed", message)
@@ -155,13 +175,18 @@ def reopen(draft: Draft) -> bool:
     return True
 
 
-def open_next(draft: Draft) -> None:
-    """Name the next attempt in the status. Its Job is created by a later look, which finds the number stored."""
+def open_next(draft: Draft, *, seen: bool) -> None:
+    """Name the next attempt in the status. Its Job is created by a later look, which finds the number stored.
+
+    seen: whoever runs this has looked at the volume itself. Otherwise an attempt without a ready cache begins with a
+    look, and one after a Job that was complete without a proof, which may lie there.
+    """
     status = draft.status
     resumed = draft.true("Suspended") or draft.reason("Suspended") == "Suspending"
+    doubtful = not status.get("cacheReady") or (status.get("lastVerdict") or {}).get("reason") == "NoProof"
     status["attempt"] += 1
-    status["stage"] = TRAIN if status.get("cacheReady") else CACHE
-    for key in ("job", "pendingSince", "nextAttemptTime", "progressText", "eta", "etaTime"):
+    enter(draft, LOOK if doubtful and not seen else after_look(status))
+    for key in ("job", "jobUid", "nextAttemptTime", "progressText", "eta", "etaTime"):
         status.pop(key, None)
     status.setdefault("startTime", stamp(draft.now))
     if resumed:
@@ -170,6 +195,27 @@ def open_next(draft: Draft) -> None:
         draft.event("Resumed", f"attempt {status['attempt']}" + (f" continues from step {step}" if step else ""))
     draft.condition("Running", FALSE, "Starting", f"attempt {status['attempt']}")
     draft.again_at_once()
+
+
+def look_again(draft: Draft) -> None:
+    """Reopen the attempt whose look found no data: nothing was begun, so the number stays."""
+    del draft.status["lastVerdict"]
+    draft.status.pop("nextAttemptTime", None)
+    enter(draft, LOOK)
+    draft.condition("Running", FALSE, "Starting", "looks for data again")
+    draft.again_at_once()
+
+
+def after_look(status: Mapping[str, Any]) -> str:
+    """The stage that follows a look."""
+    return TRAIN if status.get("cacheReady") else CACHE
+
+
+def enter(draft: Draft, stage: str) -> None:
+    """Begin a stage: what was known of the Job before is no longer true."""
+    draft.status["stage"] = stage
+    draft.status.pop("pendingSince", None)
+    draft.condition("Admitted", UNKNOWN, "Pending", "")
 
 
 def note_checkpoint(draft: Draft, page: Mapping[str, Any]) -> None:
@@ -190,34 +236,45 @@ def note_checkpoint(draft: Draft, page: Mapping[str, Any]) -> None:
 
 def _succeed(draft: Draft, stage: str, verdict: Verdict) -> None:
     status = draft.status
-    if stage == CACHE:
-        status["cacheReady"], status["stage"], status["waits"] = True, TRAIN, 0
-        items = verdict.report.get("items")
-        counts = items if isinstance(items, Mapping) else {}
-        text = (
-            f"{counts.get('done', 0)} items, {counts.get('skipped', 0)} skipped, see report.json"
-            if counts
-            else "see report.json"
-        )
-        reused = isinstance(verdict.report.get("result"), Mapping) and verdict.report["result"].get("encoded") == 0
-        draft.condition("Cached", TRUE, "CacheReused" if reused else "CacheReady", text)
-        draft.event("CacheReady", text)
-        draft.condition("Running", FALSE, "Starting", "the train stage follows")
+    result = verdict.report.get("result")
+    found = dict(result) if isinstance(result, Mapping) else {}
+    if stage == LOOK and not found:
+        enter(draft, after_look(status))
+        draft.condition("Running", FALSE, "Starting", f"the data is there, the {status['stage'].lower()} stage follows")
         draft.again_at_once()
         return
-    result = verdict.report.get("result")
-    status["result"] = dict(result) if isinstance(result, Mapping) else {}
+    if stage == CACHE:
+        _cached(draft, found)
+        return
+    if stage == LOOK:
+        status["stage"], status["cacheReady"] = TRAIN, True
+        draft.condition("Cached", TRUE, "CacheReused", "this very run lies finished on the volume")
+    status["result"] = found
     status["completionTime"] = stamp(draft.now)
     for key in ("eta", "etaTime", "nextAttemptTime"):
         status.pop(key, None)
-    draft.condition("Succeeded", TRUE, "Completed", "finished")
+    words = "finished before, the volume holds its result" if stage == LOOK else "finished"
+    draft.condition("Succeeded", TRUE, "Completed", words)
     draft.condition("Failed", FALSE, "Completed", "")
-    draft.condition("Running", FALSE, "Completed", "finished")
-    hours = float(status.get("runningSeconds") or 0) / 3600
-    found = status["result"]
+    draft.condition("Running", FALSE, "Completed", words)
     parts = [str(found["lora"])] if found.get("lora") else []
     parts += [f"final loss {found['finalLoss']:.4f}"] if isinstance(found.get("finalLoss"), float) else []
-    draft.event("Succeeded", ", ".join([*parts, f"{hours:.2f} hours"]))
+    hours = float(status.get("runningSeconds") or 0) / 3600
+    draft.event("Succeeded", ", ".join([*parts, words if stage == LOOK else f"{hours:.2f} hours"]))
+
+
+def _cached(draft: Draft, found: Mapping[str, Any]) -> None:
+    """The cache stage is done: say what it holds; training follows."""
+    status = draft.status
+    status["cacheReady"], status["waits"] = True, 0
+    clips, skipped = found.get("clips"), found.get("skipped")
+    counts = f"{clips} clips, {skipped} skipped, " if isinstance(clips, int) and isinstance(skipped, int) else ""
+    text = f"{counts}see report.json"
+    draft.condition("Cached", TRUE, "CacheReused" if found.get("encoded") == 0 else "CacheReady", text)
+    draft.event("CacheReady", text)
+    enter(draft, TRAIN)
+    draft.condition("Running", FALSE, "Starting", "the train stage follows")
+    draft.again_at_once()
 
 
 def _uncounted(draft: Draft, action: Action, message: str) -> tuple[Action, str]:

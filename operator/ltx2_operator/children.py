@@ -19,7 +19,7 @@ from ltx2_operator.settings import Settings
 
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_MAP_LIMIT: Final = 2**20  # the API server's limit on a ConfigMap's data
-Stage = Literal["cache", "train"]
+Stage = Literal["look", "cache", "train"]
 Manifest = dict[str, Any]
 
 # One rule per verdict class; the first that matches becomes part of the Job's Failed condition. DisruptionTarget stands
@@ -52,7 +52,7 @@ class Configuration(Protocol):
 
 
 def job_name(name: str, stage: Stage, attempt: int) -> str:
-    """`<name>-cache-<n>` or `<name>-train-<n>`."""
+    """`<name>-look-<n>`, `<name>-cache-<n>` or `<name>-train-<n>`."""
     return f"{name}-{stage}-{attempt}"
 
 
@@ -151,8 +151,9 @@ def service(obj: Mapping[str, Any]) -> Manifest:
 def job(obj: Mapping[str, Any], plan: Plan, stage: Stage, attempt: int, settings: Settings, *, digest: str) -> Manifest:
     """The Job of one attempt of one stage. `digest` is that of the resolved configuration.
 
-    `suspend` is left alone: where the training names a queue, the queue sets it. The deadline is what is left of
-    spec.activeDeadlineSeconds after status.runningSeconds, since a Job's own clock starts anew with each attempt.
+    `suspend` is left alone: where the training names a queue, the queue sets it. A Job's own clock also counts the wait
+    for its pods and starts anew with each attempt, so it only holds where the operator is down: it gets what is left of
+    spec.activeDeadlineSeconds after status.runningSeconds, and that wait on top.
     """
     if plan.stage != stage:
         raise ValueError(f"a plan of the {plan.stage} stage was given for {stage}")
@@ -178,8 +179,9 @@ def job(obj: Mapping[str, Any], plan: Plan, stage: Stage, attempt: int, settings
     }
     if plan.nodes > 1:
         spec["completionMode"] = "Indexed"
-    if (limit := training.spec.active_deadline_seconds) is not None:
-        spec["activeDeadlineSeconds"] = max(1, limit - training.status.running_seconds)
+    if (limit := training.spec.active_deadline_seconds) is not None and stage != "look":
+        left = max(1, limit - training.status.running_seconds)
+        spec["activeDeadlineSeconds"] = left + training.spec.start_deadline_seconds
     metadata = _metadata(training, job_name(name, stage, attempt))
     metadata["labels"] = pods.labels(context)
     if training.spec.queue_name:

@@ -11,12 +11,13 @@ decisive codes (64-66, 73, 77-80, init containers too) > DisruptionTarget > any 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ltx2_job.exitcodes import Action, lookup
 from ltx2_operator.conditions import moment
+from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, UID_LABEL
 
 DECISIVE: Final = frozenset({64, 65, 66, 73, 77, 78, 79, 80})
 # Ends that another pod's end causes: the peer was lost, told to stop, or killed.
@@ -35,7 +36,7 @@ class Verdict:
     """What an ended attempt means and what follows from it.
 
     report: the termination message of the job's launcher, parsed ({} when lost). It is the pod's word, never a cause
-    by itself.
+    by itself. nodes: where it crashed, if the end says something against a node.
     """
 
     action: Action
@@ -43,6 +44,7 @@ class Verdict:
     message: str
     exit_code: int | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+    nodes: tuple[str, ...] = ()
 
 
 def classify(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], now: datetime) -> Verdict | None:
@@ -50,6 +52,11 @@ def classify(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], n
 
     job: the batch/v1 Job as a dict, None when it no longer exists. pods: every pod that carries its labels.
     """
+    verdict = _verdict(job, pods, now)
+    return verdict and replace(verdict, nodes=_crashed_on(verdict, pods))
+
+
+def _verdict(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], now: datetime) -> Verdict | None:
     report = last_word(pods)
     if job is not None:
         failed = job_condition(job, "Failed")
@@ -179,7 +186,7 @@ def _proof(report: Mapping[str, Any]) -> bool:
     """Whether the last word proves the work: exit code 0, and for training a result or the last step."""
     if report.get("exitCode") != 0:
         return False
-    if report.get("stage") == "cache":
+    if report.get("stage") in ("look", "cache"):
         return True
     step, last = report.get("step"), report.get("maxSteps")
     reached = isinstance(step, int) and isinstance(last, int) and step >= last > 0
@@ -192,6 +199,26 @@ def _lost_node(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> 
         return Verdict(Action.RETRY_UNCOUNTED, "Preempted", f"the node of {names} is lost", None, report)
     return Verdict(
         Action.RETRY_UNCOUNTED, "PodDeleted", f"{names} was deleted and its node does not answer", None, report
+    )
+
+
+def _crashed_on(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The nodes that a counted crash, or their own loss, speaks against. A lost peer speaks against nobody."""
+    if verdict.action is Action.RETRY and verdict.reason in ("AppError", "Killed"):
+        found = [pod for pod in pods if verdict.exit_code in _codes([pod])]
+    elif verdict.action is Action.RETRY and verdict.reason == "Evicted":
+        found = [pod for pod in pods if (pod.get("status") or {}).get("reason") == "Evicted"]
+    else:
+        found = [pod for pod in pods if _lost_with_its_node(pod)]
+    names = [str((pod.get("spec") or {}).get("nodeName") or "") for pod in found]
+    return tuple(sorted({name for name in names if name}))[:16]
+
+
+def _lost_with_its_node(pod: Mapping[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return is_alive(pod) and any(
+        condition.get("type") == "DisruptionTarget" and condition.get("reason") == "DeletionByTaintManager"
+        for condition in conditions
     )
 
 
@@ -231,7 +258,10 @@ def _codes(pods: Sequence[Mapping[str, Any]], zero: bool = False) -> list[int]:
 
 
 def last_word(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The launcher's last word: the message of rank 0 where there is one, else any that parses."""
+    """The launcher's last word: the message of rank 0 where there is one, else any that parses.
+
+    A word that names another training, attempt or stage than the labels of its pod is nobody's.
+    """
     best: Mapping[str, Any] = {}
     for pod in pods:
         for status in _container_statuses(pod):
@@ -240,8 +270,16 @@ def last_word(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
                 continue
             try:
                 word = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(word, dict) and (not best or word.get("result") or word.get("exitCode") in DECISIVE):
+            if not isinstance(word, dict) or not _says_its_own(word, pod):
+                continue
+            if not best or word.get("result") or word.get("exitCode") in DECISIVE:
                 best = word
     return best
+
+
+def _says_its_own(word: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    named = ((UID_LABEL, "uid"), (ATTEMPT_LABEL, "attempt"), (STAGE_LABEL, "stage"))
+    return all(str(word.get(key)) == labels[label] for label, key in named if label in labels)

@@ -1,18 +1,54 @@
-"""The clocks of a run: how long its pods have run."""
+"""The clocks of a run: running, held by a queue or by missing nodes, and what both cost in GPU-seconds.
 
+Every clock is one stored time (`runningSince`, `queuedSince`) that is added to a sum when it stops, so that an operator
+that restarts loses nothing and a run at rest changes nothing.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from ltx2_operator.conditions import moment
+from ltx2_operator.conditions import moment, stamp
 from ltx2_operator.draft import Draft
 
 
-def stop_clock(draft: Draft, at: datetime | None = None) -> None:
-    """Add the time since runningSince to runningSeconds."""
+def start_running(draft: Draft) -> None:
+    """All pods run: the queue's clock stops, the other one starts, and an execution begins."""
+    status = draft.status
+    stop_queue(draft)
+    if status.get("runningSince") is None:
+        status["runningSince"] = stamp(draft.now)
+        status["execution"] += 1
+
+
+def stop_clock(draft: Draft, at: datetime | None = None, *, redone: bool = False) -> None:
+    """Add the time since runningSince to runningSeconds and to the GPU-seconds used.
+
+    at: when the pods ended, if it is known. redone: the attempt did not finish, so that what came after its newest
+    checkpoint (which the caller has noted) has to be done again.
+    """
     since = draft.status.pop("runningSince", None)
+    if since is None:
+        return
+    end = min(draft.now, at) if at else draft.now
+    gone = _seconds(moment(since), end)
+    draft.status["runningSeconds"] = int(draft.status.get("runningSeconds") or 0) + gone
+    _spend(draft, "used", gone)
+    if redone:
+        saved = moment((draft.status.get("checkpoint") or {}).get("time") or since)
+        _spend(draft, "lost", _seconds(max(moment(since), saved), end))
+
+
+def start_queue(draft: Draft) -> None:
+    """A queue holds the run, or its pods wait for nodes."""
+    draft.status.setdefault("queuedSince", stamp(draft.now))
+
+
+def stop_queue(draft: Draft) -> None:
+    """Add the time since queuedSince to the GPU-seconds queued."""
+    since = draft.status.pop("queuedSince", None)
     if since is not None:
-        end = min(draft.now, at) if at else draft.now
-        gone = int((end - moment(since)).total_seconds())
-        draft.status["runningSeconds"] = int(draft.status.get("runningSeconds") or 0) + max(0, gone)
+        _spend(draft, "queued", _seconds(moment(since), draft.now))
 
 
 def running_seconds(draft: Draft) -> float:
@@ -20,3 +56,19 @@ def running_seconds(draft: Draft) -> float:
     since = draft.status.get("runningSince")
     current = (draft.now - moment(since)).total_seconds() if since else 0.0
     return float(draft.status.get("runningSeconds") or 0) + max(0.0, current)
+
+
+def _spend(draft: Draft, kind: str, seconds: int) -> None:
+    spent = draft.status.setdefault("gpuSeconds", {})
+    spent[kind] = int(spent.get(kind) or 0) + seconds * _gpus(draft.status)
+
+
+def _gpus(status: Mapping[str, Any]) -> int:
+    """GPUs of the stage at hand, over all nodes."""
+    key = {"Cache": "cachePlan", "Train": "plan"}.get(str(status.get("stage")))
+    plan = (status.get(key) if key else None) or {}
+    return int(plan.get("gpuCount") or 0) * int(plan.get("nodes") or 1)
+
+
+def _seconds(since: datetime, end: datetime) -> int:
+    return max(0, int((end - since).total_seconds()))

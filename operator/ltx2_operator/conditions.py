@@ -30,7 +30,17 @@ REASONS: Final[Mapping[str, frozenset[str]]] = {
     "Cached": frozenset({"CacheReady", "CacheReused", "Pending", "CacheRunning", "CacheFailed", "WaitingForData"}),
     "Admitted": frozenset({"NotQueued", "QuotaReserved", "Pending", "WaitingForQuota", "Suspended", "Preempted"}),
     "Running": frozenset(
-        {"Training", "Caching", "Pending", "Starting", "WaitingForPods", "ImagePull", "Restarting", "Stopped"}
+        {
+            "Training",
+            "Caching",
+            "Looking",
+            "Pending",
+            "Starting",
+            "WaitingForPods",
+            "ImagePull",
+            "Restarting",
+            "Stopped",
+        }
     )
     | _ATTEMPT_ENDS,
     "Progressing": frozenset({"Stepping", "Pending", "Stalled", "Unknown", "Stopped"}),
@@ -133,7 +143,7 @@ def state_word(conditions: Sequence[Condition], ended: bool) -> str:
     if admitted is not None and admitted.get("status") == FALSE:
         return "Queued"
     reason = reason_of(conditions, "Running")
-    if reason == "WaitingForData":
+    if reason in ("WaitingForData", "Looking"):
         return "Waiting"
     if ended:
         return "Restarting"

@@ -1,13 +1,18 @@
 """Create what an attempt needs, its Job last; pods that do not come are not waited for for ever."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ltx2_job.errors import ConfigError
 from ltx2_operator import accept, attempts, children, conditions
 from ltx2_operator.between import PODS_AGAIN, paused
 from ltx2_operator.classify import is_alive
-from ltx2_operator.conditions import FALSE, moment, stamp
+from ltx2_operator.clocks import start_queue
+from ltx2_operator.conditions import FALSE, UNKNOWN, moment, stamp
 from ltx2_operator.draft import Create, CreateJob, Draft
 from ltx2_operator.observed import Observed, job_finished, own_children, stage_and_attempt
 from ltx2_operator.settings import Settings
+from ltx2_operator.sizing import look_plan
 from ltx2_operator.status import Plan
 
 
@@ -19,6 +24,7 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
         return
     if draft.true("Suspended"):
         draft.condition("Suspended", FALSE, "Resumed", "")
+        draft.condition("Admitted", UNKNOWN, "Pending", "")
     if busy:
         draft.condition("Running", FALSE, "Restarting", f"waits until {busy[0]['metadata']['name']} is gone")
         draft.again_in(PODS_AGAIN)
@@ -31,7 +37,7 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
         draft.again_at_once()
         return
     stage, attempt = stage_and_attempt(draft)
-    plan = Plan.model_validate(draft.status["cachePlan" if stage == "cache" else "plan"])
+    plan = plan_of(draft.status, stage)
     try:
         resolved = accept.resolve_spec(draft.training)
         made = [children.configmap(draft.obj, resolved, plan), children.claim(draft.obj, plan)]
@@ -55,9 +61,10 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
     }  # fmt: skip
     draft.actions += [Create(body) for body in made if body and (body["kind"], body["metadata"]["name"]) not in known]
     draft.actions.append(CreateJob(job, draft.training.metadata.name))
-    if draft.status.get("pendingSince") is None:
+    if draft.status.get("pendingSince") is None and stage != "look":
         draft.event("CacheStarted" if stage == "cache" else "TrainingStarted", f"attempt {attempt}")
     draft.status.setdefault("pendingSince", stamp(draft.now))
+    start_queue(draft)
     draft.condition("Running", FALSE, "Starting", f"attempt {attempt}: the Job is being created")
     if stage == "cache":
         draft.condition("Cached", FALSE, "CacheRunning", f"attempt {attempt}")
@@ -65,7 +72,14 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
     start_deadline(draft)
 
 
+def plan_of(status: Mapping[str, Any], stage: str) -> Plan:
+    """The plan of a stage, from the stored ones."""
+    plan = Plan.model_validate(status["plan" if stage == "train" else "cachePlan"])
+    return look_plan(plan) if stage == "look" else plan
+
+
 def start_deadline(draft: Draft) -> None:
+    """Fail a run whose pods have not come within spec.startDeadlineSeconds; a queue's time does not count."""
     limit = draft.training.spec.start_deadline_seconds
     left = limit - (draft.now - moment(draft.status["pendingSince"])).total_seconds()
     if left > 0:

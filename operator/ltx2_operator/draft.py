@@ -53,7 +53,11 @@ class DryRunJob:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete an object with propagationPolicy Background; gone already is success. force: a pod whose node is lost."""
+    """Delete an object with propagationPolicy Background; gone already is success.
+
+    uid: a precondition, so that a namesake that came after it is not hit (None: not known). force: a pod whose node is
+    lost.
+    """
 
     kind: str
     name: str
@@ -90,6 +94,7 @@ class Draft:
         status.setdefault("rung", {})
         for stage in ("train", "cache"):
             status["rung"].setdefault(stage, 0)
+        status.setdefault("gpuSeconds", {})
         status.setdefault("conditions", [])
         draft = cls(obj, training, now, status)
         for kind, state, reason in (

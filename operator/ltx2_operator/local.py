@@ -157,6 +157,7 @@ class LocalRun:
             services=groups["Service"],
             progress=self._progress(),
             model=self.model,
+            volume_seen=True,
         )
 
     def _progress(self) -> Mapping[str, Any] | None:

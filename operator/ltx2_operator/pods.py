@@ -103,10 +103,11 @@ def metadata(pod: Pod, context: Context) -> None:
 
 def command(pod: Pod, context: Context) -> None:
     """The stage's command line and its image: the user's for this stage, else the installation's for the flavour."""
-    stage = context.plan.stage
-    chosen = getattr(context.training.spec.images, stage)
+    stage, images = context.plan.stage, context.training.spec.images
+    chosen = images.train if stage == "train" else images.cache
+    flavour = context.plan.flavour if stage == "look" else context.training.spec.flavour or context.plan.flavour
     container = pod["spec"]["containers"][0]
-    container["image"] = chosen or context.settings.images[context.training.spec.flavour or context.plan.flavour]
+    container["image"] = chosen or context.settings.images[flavour]
     container["imagePullPolicy"] = context.settings.image_pull_policy
     container["command"] = ["ltx2-job"]
     container["args"] = [
@@ -195,6 +196,18 @@ def device(pod: Pod, context: Context) -> None:
         pod["spec"].setdefault("securityContext", {})["supplementalGroups"] = list(context.settings.amd_device_groups)
 
 
+def near_gpus(pod: Pod, context: Context) -> None:
+    """A look takes no GPU, but likes a node that has one: its pod may be the first on a claim that is bound there."""
+    if context.plan.stage != "look":
+        return
+    gpu_class = gpus.find(context.plan.gpu_class)
+    if gpu_class.resource is not None:
+        toleration = {"key": gpu_class.resource, "operator": "Exists", "effect": "NoSchedule"}
+        pod["spec"].setdefault("tolerations", []).append(toleration)
+        preferred = [{"weight": 100, "preference": term} for term in gpu_class.affinity_terms()]
+        pod["spec"]["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
 def node_loss(pod: Pod, context: Context) -> None:
     """Give a lost node up after seconds, not after five minutes."""
     for key in ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"):
@@ -254,6 +267,7 @@ MODIFIERS: Final[tuple[Modifier, ...]] = (
     configuration,
     workspace,
     device,
+    near_gpus,
     node_loss,
     ending,
     metrics,

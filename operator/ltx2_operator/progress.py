@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from ltx2_operator.attempts import note_checkpoint
-from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, duration_text, moment, stamp
+from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, duration_text, get_condition, moment, stamp
 from ltx2_operator.draft import Draft
 
 PAGE_LIMIT: Final = 4096  # bytes
@@ -25,6 +25,7 @@ TIMEOUT: Final = 2.0  # seconds, for the whole exchange
 PATH: Final = "/progress"
 READ_EVERY: Final = 15.0  # seconds between two reads of a running training
 STALL_LEAST: Final = 900.0  # seconds without a step before a run counts as stalled; at least ten steps' time
+MOST_WARNINGS: Final = 50  # as the status has room for
 LOST_AFTER: Final = 120.0  # seconds without a readable page before nothing is known
 
 
@@ -69,6 +70,7 @@ class _Page(_Part):
     eta_seconds: Number = None
     checkpoint: _Checkpoint | None = None
     items: _Items | None = None
+    warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = []
 
 
 def fetch(host: str, port: int, timeout: float = TIMEOUT) -> bytes:
@@ -128,34 +130,42 @@ def absorb(draft: Draft, page: Mapping[str, Any] | None) -> None:
         if read is None or (draft.now - moment(read)).total_seconds() > LOST_AFTER:
             draft.condition("Progressing", UNKNOWN, "Unknown", "the progress page cannot be read; the run goes on")
         return
-    text = _text(page)
-    moved = text != status.get("progressText") or page["state"] != "training" or old.get("time") is None
+    text, doing = _text(page), "" if page["state"] == "training" else page["state"]
+    known = get_condition(status["conditions"], "Progressing") or {}
+    told = known.get("message") if known.get("reason") == "Stepping" else ""
+    moved = text != status.get("progressText") or old.get("time") is None or told != doing
     window = max(STALL_LEAST, 10 * (page["secondsPerStep"] or 0.0))
-    if moved:
-        draft.condition("Progressing", TRUE, "Stepping", "")
+    if moved or doing:
+        draft.condition("Progressing", TRUE, "Stepping", doing)
     elif (draft.now - moment(old["time"])).total_seconds() > window:
         draft.condition("Progressing", FALSE, "Stalled", f"no step since {old['time']}, longer than {window:.0f} s")
+    elif known.get("reason") == "Unknown":
+        draft.condition("Progressing", TRUE, "Stepping", "")
     if text:
         status["progressText"] = text
     progress: dict[str, Any] = {key: old[key] for key in ("step", "maxSteps") if key in old}
-    if page["stage"] == "train":
+    if page["stage"] == "train" or (page["stage"] == "look" and page["maxSteps"]):
         names = ("step", "maxSteps", "loss", "heldOutLoss", "secondsPerStep")
         progress = {name: page[name] for name in names if page[name] is not None}
     eta = page["etaSeconds"]
     if eta is not None and 0 <= eta < 2**31:
         progress["etaSeconds"] = int(eta)
-        status["eta"] = duration_text(eta)
-        status["etaTime"] = stamp(draft.now + timedelta(seconds=int(eta)))
+        if moved or int(eta) != old.get("etaSeconds"):
+            status["eta"] = duration_text(eta)
+            status["etaTime"] = stamp(draft.now + timedelta(seconds=int(eta)))
     # The time of the newest movement: with it, a run that stands still is seen, and a quiet page changes nothing
     # stored.
     progress["time"] = stamp(draft.now) if moved else old["time"]
     status["progress"] = progress
+    known_warnings = list(status.get("warnings") or [])
+    if new := [one for one in page.get("warnings") or [] if one and one not in known_warnings]:
+        status["warnings"] = [*known_warnings, *new][:MOST_WARNINGS]
     note_checkpoint(draft, page)
 
 
 def _text(page: Mapping[str, Any]) -> str:
     """The PROGRESS column: steps of steps, or in the cache stage items of items, GiB of GiB while it downloads."""
-    if page["stage"] == "train":
+    if page["stage"] != "cache":
         return f"{page['step']}/{page['maxSteps']}" if page["maxSteps"] else ""
     items = page["items"]
     if items and items["total"] and page["state"] == "downloading":  # counted in MiB

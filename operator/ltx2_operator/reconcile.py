@@ -80,17 +80,19 @@ def _time_to_live(draft: Draft) -> None:
 
 
 def _sweep(draft: Draft, observed: Observed) -> None:
-    """Delete what the *stored* status says is over: unfinished Jobs of ended attempts, Jobs too old to be listed,
-    lost pods.
+    """Delete what the *stored* status says is over: unfinished Jobs of ended attempts, looks, Jobs too old to be
+    listed, lost pods.
     """
     stored = draft.obj.get("status") or {}
-    newest, over = int(stored.get("attempt") or 0), attempts.ended(stored) or attempts.terminal(stored)
+    newest, terminal = int(stored.get("attempt") or 0), attempts.terminal(stored)
+    over = terminal or attempts.ended(stored)
     stage = str(stored.get("stage") or CACHE).lower()
     for job in own_children(draft, observed.jobs):
         number, finished = attempt_of(job), job_finished(job)
         stale = number < newest or (number == newest and (over or stage_of(job) != stage))
-        if (stale and not finished) or (finished and number <= newest - LAST_ATTEMPTS):
-            draft.actions.append(Delete("Job", job["metadata"]["name"]))
+        look = stage_of(job) == "look" and not terminal  # the next one has the same name
+        if (stale and (look or not finished)) or (finished and number <= newest - LAST_ATTEMPTS):
+            draft.actions.append(Delete("Job", job["metadata"]["name"], job["metadata"].get("uid")))
     for pod in own_children(draft, observed.pods):
         current = attempt_of(pod) == newest and not over
         if is_alive(pod) and is_stuck(pod, draft.now) and (not current or draft.training.spec.suspend):
@@ -104,7 +106,7 @@ def _adopt(draft: Draft, observed: Observed) -> None:
     for job in own_children(draft, observed.jobs):
         if attempt_of(job) > draft.status["attempt"]:
             draft.status["attempt"] = attempt_of(job)
-            draft.status["stage"] = "Train" if stage_of(job) == "train" else CACHE
+            draft.status["stage"] = stage_of(job).capitalize() or CACHE
 
 
 def _finish(draft: Draft, observed: Observed) -> Outcome:

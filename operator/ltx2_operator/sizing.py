@@ -22,9 +22,10 @@ from ltx2_operator.gpus import AUTO, CPU, GpuClass
 
 __all__ = [
     "NoFit", "NotOffered", "Resources", "Stage", "batch_of", "choose_class", "class_field", "class_of_machine",
-    "fitting_class", "gpu_of", "ladder", "model_of", "predict", "resources", "size",
+    "fitting_class", "gpu_of", "ladder", "look_plan", "model_of", "predict", "resources", "size",
 ]  # fmt: skip
 
+LOOK_MEMORY: Final = 512 * 2**20  # a Python that lists folders, and hashes one checkpoint in pieces
 SMALL_TRANSFORMER: Final = 10**9  # bytes below which a machine without GPU trains by itself
 
 
@@ -55,6 +56,21 @@ def size(
         raise NoFit(f"no memory plan below {fitting[-1][0]} on {cls.name}; {remedies.SMALLER}")
     name, terms = fitting[rung]
     return _plan(case, stage, name, terms)
+
+
+def look_plan(plan: Plan) -> Plan:
+    """The plan of a pod that only looks whether a run's data is there: no device, the smallest image.
+
+    plan: of the stage that follows; its GPU class stays, so that a claim which is bound by its first pod is bound near
+    those GPUs.
+    """
+    return plan.model_copy(
+        update={
+            "stage": "look", "device": "cpu", "vendor": "none", "resource_name": None, "gpu_count": 0, "nodes": 1,
+            "processes": 1, "flavour": "cpu", "cpu_milli": 250, "memory_bytes": LOOK_MEMORY, "shm_bytes": 2**20,
+            "ephemeral_bytes": 2**28, "predicted_peak_bytes": 0, "predicted_seconds_per_step": None, "terms": {},
+        }
+    )  # fmt: skip
 
 
 def predict(spec: Spec, resolved: Resolved, cls: GpuClass, model: Model | None = None) -> Plan | None:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from ltx2_operator.fields import Bytes, Count, Figure, Int32, Int64, Message, Model, Opaque, Sentence, Time, Word
 
 LAST_ATTEMPTS = 10
+AVOIDED_NODES = 8
 
 
 class StatusModel(Model):
@@ -178,7 +179,7 @@ class Status(StatusModel):
     )
     avoid_nodes: list[Annotated[str, Field(max_length=253)]] = Field(
         default_factory=list,
-        max_length=8,
+        max_length=AVOIDED_NODES,
         description="Nodes that later pods keep away from: attempts crashed there twice.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )

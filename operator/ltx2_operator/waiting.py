@@ -49,6 +49,27 @@ def why_waiting(
     )
 
 
+def why_queued(
+    job: Mapping[str, Any], workloads: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> str:
+    """Why a queue holds a Job: the Workload's own words where it may be read, else the newest event about the Job."""
+    uid = job["metadata"].get("uid")
+    for workload in workloads:
+        owners = workload["metadata"].get("ownerReferences") or []
+        if not any(owner.get("uid") == uid for owner in owners):
+            continue
+        found = {one.get("type"): one for one in (workload.get("status") or {}).get("conditions") or []}
+        for kind, wanted in (("QuotaReserved", "False"), ("Evicted", "True"), ("Admitted", "False")):
+            entry = found.get(kind) or {}
+            if entry.get("status") == wanted and entry.get("message"):
+                return f"{entry.get('reason') or kind}: {entry['message']}"
+    for event in reversed(events):
+        about = event.get("involvedObject") or event.get("regarding") or {}
+        if about.get("name") == job["metadata"]["name"] and event.get("reason") in ("Stopped", "Suspended"):
+            return f"{event['reason']}: {event.get('message') or event.get('note') or ''}"
+    return "the queue holds this run"
+
+
 def _demand(nodes: Sequence[Mapping[str, Any]] | None, plan: Mapping[str, Any] | None) -> str:
     """What the cluster lacks, when it lacks GPUs: how many nodes offer them and what would help; empty when it is not
     that.

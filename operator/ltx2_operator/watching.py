@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltx2_operator import attempts
-from ltx2_operator.attempts import CACHE
+from ltx2_operator.attempts import CACHE, LOOK
 from ltx2_operator.between import paused
-from ltx2_operator.classify import job_condition
-from ltx2_operator.clocks import running_seconds, stop_clock
+from ltx2_operator.clocks import running_seconds, start_queue, start_running, stop_clock, stop_queue
 from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN, stamp
-from ltx2_operator.creating import create, start_deadline
+from ltx2_operator.creating import create, plan_of, start_deadline
 from ltx2_operator.draft import Delete, Draft
-from ltx2_operator.observed import Observed, current
+from ltx2_operator.observed import Observed, current, stage_and_attempt
 from ltx2_operator.progress import absorb
 from ltx2_operator.settings import Settings
-from ltx2_operator.waiting import why_waiting
+from ltx2_operator.waiting import why_queued, why_waiting
 
 
 def watch(draft: Draft, observed: Observed, settings: Settings) -> None:
@@ -24,34 +23,51 @@ def watch(draft: Draft, observed: Observed, settings: Settings) -> None:
         create(draft, observed, settings)
         return
     if draft.training.spec.suspend:
-        draft.actions.append(Delete("Job", job["metadata"]["name"]))
+        draft.actions.append(Delete("Job", job["metadata"]["name"], job["metadata"].get("uid")))
         paused(draft, True)
         return
     if draft.reason("Suspended") == "Suspending":  # taken back before anything was deleted
         draft.condition("Suspended", FALSE, "NotSuspended", "")
     if job["spec"].get("suspend"):
-        stop_clock(draft)
-        draft.status.pop("pendingSince", None)
-        preempted = job_condition(job, "Suspended") is not None and int(draft.status["execution"]) > 0
-        draft.condition("Admitted", FALSE, "Preempted" if preempted else "WaitingForQuota", "the queue holds this run")
-        draft.condition("Running", FALSE, "WaitingForPods", "the queue holds this run")
+        _queued(draft, job, observed)
         return
+    if draft.reason("Admitted") == "Preempted":
+        draft.event("Resumed", f"the queue admits attempt {draft.status['attempt']} again")
     queued = draft.training.spec.queue_name is not None
     draft.condition("Admitted", TRUE, "QuotaReserved" if queued else "NotQueued", "")
     needed = int(job["spec"].get("parallelism") or 1)
-    if sum((pod.get("status") or {}).get("phase") == "Running" for pod in own) >= needed:
+    phases = [(pod.get("status") or {}).get("phase") for pod in own]
+    # A rank that is done while others still finish is no pod that is waited for.
+    if "Running" in phases and sum(phase in ("Running", "Succeeded") for phase in phases) >= needed:
         _running(draft, observed)
     else:
         _pending(draft, job, own, observed)
 
 
+def _queued(draft: Draft, job: Mapping[str, Any], observed: Observed) -> None:
+    """A queue holds the Job, or has taken its place back: no deadline runs, and its own words say why."""
+    preempted = draft.status.get("runningSince") is not None
+    stop_clock(draft)
+    start_queue(draft)
+    draft.status.pop("pendingSince", None)
+    taken = preempted or draft.reason("Admitted") == "Preempted"
+    message = why_queued(job, observed.workloads, observed.events)
+    draft.condition("Admitted", FALSE, "Preempted" if taken else "WaitingForQuota", message)
+    draft.condition("Running", FALSE, "WaitingForPods", "the queue holds this run")
+    draft.condition("Progressing", UNKNOWN, "Pending", "")
+    if preempted:
+        draft.event("Preempted", f"attempt {draft.status['attempt']}: {message}", warning=True)
+
+
 def _running(draft: Draft, observed: Observed) -> None:
-    """All pods run: clocks, progress, the deadline."""
+    """All pods run: clocks, progress, the deadline. A look is too short for any of them."""
     status, caching = draft.status, draft.status["stage"] == CACHE
-    if status.get("runningSince") is None:
-        status["runningSince"] = stamp(draft.now)
-        status["execution"] += 1
     status.pop("pendingSince", None)
+    if status["stage"] == LOOK:
+        stop_queue(draft)
+        draft.condition("Running", FALSE, "Looking", "looks whether the data is there")
+        return
+    start_running(draft)
     draft.condition("Running", TRUE, "Caching" if caching else "Training", f"attempt {status['attempt']}")
     if caching:
         draft.condition("Cached", FALSE, "CacheRunning", f"attempt {status['attempt']}")
@@ -69,7 +85,9 @@ def _running(draft: Draft, observed: Observed) -> None:
 def _pending(draft: Draft, job: Mapping[str, Any], own: Sequence[Mapping[str, Any]], observed: Observed) -> None:
     """The Job waits for its pods: say why, and not for ever."""
     stop_clock(draft)
-    reason, message = why_waiting(job, own, observed.events, observed.nodes, draft.status.get("plan"))
+    start_queue(draft)
+    plan = plan_of(draft.status, stage_and_attempt(draft)[0])
+    reason, message = why_waiting(job, own, observed.events, observed.nodes, plan.dump())
     draft.condition("Running", FALSE, reason, message)
     draft.condition("Progressing", UNKNOWN, "Pending", "")
     draft.status.setdefault("pendingSince", stamp(draft.now))

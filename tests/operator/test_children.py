@@ -217,10 +217,13 @@ def test_the_queue_is_a_label_and_suspend_is_the_queues() -> None:
     ("limit", "ran", "left"), [(None, 0, None), (600, 0, 600), (600, 250, 350), (600, 600, 1), (600, 9999, 1)]
 )
 def test_the_deadline_is_what_is_left(limit: int | None, ran: int, left: int | None) -> None:
-    """A Job's own clock starts anew with each attempt."""
+    """A Job's own clock starts anew with each attempt, and counts the wait for its pods, too: an hour at most."""
     spec = {} if limit is None else {"activeDeadlineSeconds": limit}
     made = job(manifest(status={"runningSeconds": ran}, **spec))
-    assert made["spec"].get("activeDeadlineSeconds") == left
+    assert made["spec"].get("activeDeadlineSeconds") == (None if left is None else left + 3600)
+    if limit is not None:
+        spec["startDeadlineSeconds"] = 60
+        assert job(manifest(status={"runningSeconds": ran}, **spec))["spec"]["activeDeadlineSeconds"] == left + 60
 
 
 def test_failure_rules_are_one_per_verdict_class_in_order() -> None:

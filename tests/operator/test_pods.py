@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from ltx2_operator import pods
+from ltx2_operator.gpus import find
 from ltx2_operator.pods import Context
 from ltx2_operator.settings import Settings
+from ltx2_operator.sizing import look_plan
 from trainings import amd_plan, context, cpu_plan, plan
 
 Modifier = Callable[[dict[str, Any], Context], None]
@@ -217,6 +219,24 @@ def test_rendezvous() -> None:
         assert env(pod) == {"LTX2JOB_MASTER_ADDR": f"my-style-train-{attempt}-0.my-style-peers"}
 
 
+def test_near_gpus() -> None:
+    """A look takes no GPU and no image for one, but prefers the nodes of the class that training will run on."""
+    for given in (plan(), plan(stage="cache")):
+        assert applied(pods.near_gpus, context(given)) == {"spec": {"containers": [{"name": "job"}]}}
+    for given, resource in ((plan(stage="cache"), "nvidia.com/gpu"), (amd_plan(), "amd.com/gpu")):
+        pod = pods.template(context(look_plan(given), flavour="cuda"))
+        assert resource not in container(pod)["resources"]["limits"]
+        assert container(pod)["image"].startswith("ltx2/job-cpu:")
+        assert container(pod)["args"][0] == "look"
+        (one,) = pod["spec"]["affinity"].values()
+        assert list(one) == ["preferredDuringSchedulingIgnoredDuringExecution"]
+        required = find(given.gpu_class).affinity_terms()
+        assert [entry["preference"] for entry in next(iter(one.values()))] == required
+        assert resource in [entry["key"] for entry in pod["spec"]["tolerations"]]
+    assert "affinity" not in pods.template(context(look_plan(cpu_plan())))["spec"]
+    assert container(pods.template(context(look_plan(plan()), images={"cache": "own:1"})))["image"] == "own:1"
+
+
 def test_hub_token() -> None:
     assert env(applied(pods.hub_token, context())) == {}
     for given, key in (({"name": "hub"}, "token"), ({"name": "hub", "key": "HF"}, "HF")):
@@ -242,7 +262,9 @@ def test_every_modifier_is_in_the_list_once_and_tested() -> None:
     assert [modify.__name__ for modify in pods.MODIFIERS if modify.__name__ not in tests] == []
 
 
-@pytest.mark.parametrize("given", [plan(), plan(stage="cache"), plan(nodes=2), amd_plan(), cpu_plan()])
+@pytest.mark.parametrize(
+    "given", [plan(), plan(stage="cache"), plan(nodes=2), amd_plan(), cpu_plan(), look_plan(plan())]
+)
 def test_args_and_env_name_only_mount_paths(given: Any) -> None:
     """What a run on one machine relies on: it replaces the mount paths and nothing else."""
     pod = pods.template(context(given, nodes=2))

@@ -1,6 +1,7 @@
 """The progress page: read with limits, checked, and never more than progress."""
 
 import contextlib
+import copy
 import http.server
 import json
 import socket
@@ -159,13 +160,46 @@ def test_no_page_sets_more_than_progress(change):
     one = draft()
     before = dict(one.status)
     absorb(one, page)
-    allowed = {"progress", "progressText", "eta", "etaTime", "checkpoint", "conditions"}
+    allowed = {"progress", "progressText", "eta", "etaTime", "checkpoint", "conditions", "warnings"}
     assert {key for key in one.status if one.status[key] != before.get(key)} <= allowed
     changed = [
         new["type"] for new, old in zip(one.status["conditions"], before["conditions"], strict=True) if new != old
     ]
     assert changed in ([], ["Progressing"])
     assert one.actions == []
+
+
+@pytest.mark.parametrize("state", ["training", "validating"])
+def test_an_unchanged_page_changes_nothing_however_often_it_is_read(state):
+    # Catches: heartbeats (a predicted end that moves along with the clock, a time of a page that says the same).
+    one = draft()
+    page = parse(PAGE | {"state": state, "warnings": ["12 of 40 clips skipped"]})
+    absorb(one, page)
+    assert one.status["warnings"] == ["12 of 40 clips skipped"]
+    stored = copy.deepcopy(one.status)
+    one.now = NOW + timedelta(seconds=600)
+    absorb(one, page)
+    assert one.status == stored
+
+
+def test_a_validation_is_no_stall_and_the_step_after_it_has_its_time_anew():
+    one = draft()
+    absorb(one, parse(PAGE))
+    for seconds, state, reason in (
+        (100, "validating", "Stepping"), (3000, "validating", "Stepping"), (3010, "training", "Stepping"),
+        (3800, "training", "Stepping"), (4000, "training", "Stalled"), (4100, "training", "Stalled"),
+    ):  # fmt: skip
+        one.now = NOW + timedelta(seconds=seconds)
+        absorb(one, parse(PAGE | {"state": state}))
+        assert one.reason("Progressing") == reason, seconds
+
+
+def test_warnings_of_a_page_are_told_once_and_bounded():
+    one = draft({"warnings": ["61 → 57"]})
+    for first in range(0, 90, 3):
+        absorb(one, parse(PAGE | {"warnings": [f"clip {number}" for number in range(first, first + 5)]}))
+    assert one.status["warnings"][:3] == ["61 → 57", "clip 0", "clip 1"]
+    assert len(one.status["warnings"]) == len(set(one.status["warnings"])) == 50
 
 
 def test_a_page_of_another_object_or_attempt_is_ignored():

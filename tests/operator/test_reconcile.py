@@ -105,7 +105,7 @@ def test_a_failed_attempt_counts_and_backs_off_then_trains_without_caching_again
     assert cluster.requeue == 10
     assert cluster.status["lastVerdict"] | {"time": None} == {
         "attempt": 1, "stage": "Train", "action": "Retry", "reason": "AppError", "exitCode": 70,
-        "message": "exit code 70, unexpected exception: left with 70", "nodes": [], "time": None,
+        "message": "exit code 70, unexpected exception: left with 70", "nodes": ["n1"], "time": None,
     }  # fmt: skip
     cluster.wait(9)
     cluster.settle()
@@ -256,7 +256,9 @@ def test_suspend_deletes_the_job_waits_for_the_pods_and_resume_is_the_next_attem
     cluster.settle()
     cluster.spec(suspend=True)
     cluster.settle()
-    assert Delete("Job", "fox-train-1") in cluster.log
+    deleted = [action for action in cluster.log if isinstance(action, Delete)]
+    assert [(one.kind, one.name) for one in deleted] == [("Job", "fox-train-1")]
+    assert deleted[0].uid is not None  # a namesake that came after it would not be hit
     assert (cluster.status["state"], cluster.condition("Suspended")["status"]) == ("Suspending", "False")
     cluster.end(85)
     cluster.settle()
@@ -315,7 +317,7 @@ def test_the_active_deadline_counts_running_seconds_over_all_attempts():
     cluster.settle()
     cluster.wait(5000)  # between attempts the clock stands still
     cluster.settle()
-    assert cluster.jobs["fox-train-2"]["spec"]["activeDeadlineSeconds"] == 40
+    assert cluster.jobs["fox-train-2"]["spec"]["activeDeadlineSeconds"] == 40 + 3600
     cluster.start()
     cluster.settle()
     cluster.wait(39)
@@ -331,7 +333,7 @@ def test_the_active_deadline_counts_running_seconds_over_all_attempts():
     cluster.settle()
     cluster.spec(retries=4)
     cluster.settle()
-    assert cluster.jobs["fox-train-3"]["spec"]["activeDeadlineSeconds"] == 100
+    assert cluster.jobs["fox-train-3"]["spec"]["activeDeadlineSeconds"] == 100 + 3600
 
 
 def test_the_start_deadline_runs_while_pods_are_pending_and_stops_in_a_queue():

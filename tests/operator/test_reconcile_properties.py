@@ -32,6 +32,10 @@ WORLD = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([1, 10, 61, 600, 4000])),
     st.sampled_from([("delete_pod",), ("delete_job",), ("lose_node",), ("lose_proof",)]),
     st.tuples(st.just("suspend"), st.booleans()),
+    st.tuples(st.just("queue"), st.booleans()),
+    st.tuples(st.just("upload"), st.integers(0, 3)),
+    st.tuples(st.just("found_finished"), st.booleans()),
+    st.tuples(st.just("node"), st.sampled_from(["n1", "n2"])),
     st.tuples(st.just("retries"), st.integers(0, 6)),
 )
 # A stage, from its Job to its end, or (None) until it runs: single events alone seldom get as far as a second attempt.
@@ -71,6 +75,16 @@ def apply(cluster, event):
                 cluster.end(85, word=cluster.word(85, labels, checkpoint={"step": step, "path": "p", "time": None}))
         case ("lose_proof",):
             cluster.end(0, word={})
+        case ("queue", hold):
+            cluster.hold() if hold else cluster.admit()
+        case ("upload", time):
+            cluster.obj["metadata"]["annotations"] = {"ltx2.dev/data-uploaded": str(time)}
+        case ("found_finished", alone):
+            if cluster.alive() and (not alone or cluster.status.get("stage") == "Look"):
+                labels = cluster.alive()[0]["metadata"]["labels"]
+                cluster.end(0, word=cluster.word(0, labels, step=9, maxSteps=9, result={"lora": "l"}))
+        case ("node", name):
+            cluster.node = name
         case ("wait", seconds):
             cluster.wait(seconds)
         case ("suspend", value):
@@ -104,6 +118,11 @@ def check(cluster, before):
     assert step_of(after) >= step_of(before), "the newest checkpoint went back"
     if "DeadlineExceeded" not in {c["reason"] for c in before.get("conditions", []) if c["type"] == "Failed"}:
         assert after.get("runningSeconds", 0) >= before.get("runningSeconds", 0), "seconds of running fell"
+    for kind in ("used", "lost", "queued"):
+        assert after.get("gpuSeconds", {}).get(kind, 0) >= before.get("gpuSeconds", {}).get(kind, 0), f"{kind} fell"
+    spent = after.get("gpuSeconds", {})
+    assert spent.get("lost", 0) <= spent.get("used", 0), "more lost than used"
+    assert len(after.get("avoidNodes", [])) <= 8
     was = {c["type"] for c in before.get("conditions", []) if c["status"] == "True"}
     if "Succeeded" in was:
         assert cluster.true("Succeeded")
@@ -117,8 +136,8 @@ def check(cluster, before):
         assert cluster.true("Failed"), "the budget is spent and the run goes on"
 
 
-def play(history, **spec):
-    cluster = Cluster(training(**spec))
+def play(history, seen=True, **spec):
+    cluster = Cluster(training(**spec), seen=seen)
     for event in history:
         before = copy.deepcopy(cluster.status)
         apply(cluster, event)
@@ -128,6 +147,7 @@ def play(history, **spec):
 
 def drive(cluster, code=0, most=400):
     """Let the world behave: every stage that starts ends with `code`; time passes as asked for."""
+    cluster.admit()
     for turn in range(most):
         before = copy.deepcopy(cluster.status)
         outcome = cluster.look()
@@ -149,25 +169,25 @@ def drive(cluster, code=0, most=400):
     raise AssertionError(f"no end after {most} looks: {cluster.status}")
 
 
-@given(HISTORY, st.integers(0, 4))
+@given(HISTORY, st.integers(0, 4), st.booleans())
 @PROFILE
-def test_never_two_live_attempts_terminal_sticks_and_budgets_hold(history, retries):
-    play(history, retries=retries)
+def test_never_two_live_attempts_terminal_sticks_and_budgets_hold(history, retries, seen):
+    play(history, seen, retries=retries)
 
 
-@given(HISTORY, st.integers(0, 4))
+@given(HISTORY, st.integers(0, 4), st.booleans())
 @PROFILE
-def test_every_history_ends_once_the_world_behaves(history, retries):
-    cluster = play(history, retries=retries)
+def test_every_history_ends_once_the_world_behaves(history, retries, seen):
+    cluster = play(history, seen, retries=retries)
     cluster.spec(suspend=False)
     drive(cluster)
 
 
-@given(HISTORY, st.integers(0, 4), st.sampled_from([code for code in CODES if code not in (0, 66)]))
+@given(HISTORY, st.integers(0, 4), st.sampled_from([code for code in CODES if code not in (0, 66)]), st.booleans())
 @PROFILE
-def test_every_history_ends_even_if_every_attempt_ends_the_same_way(history, retries, code):
+def test_every_history_ends_even_if_every_attempt_ends_the_same_way(history, retries, code, seen):
     # Catches: an uncounted end without a bound, a ladder without an end.
-    cluster = play(history, retries=retries)
+    cluster = play(history, seen, retries=retries)
     cluster.spec(suspend=False)
     attempt = cluster.status.get("attempt", 0)
     drive(cluster, code)
@@ -195,11 +215,11 @@ def test_the_same_look_twice_decides_the_same_and_a_repeated_one_does_no_harm(hi
     drive(cluster)
 
 
-@given(HISTORY)
+@given(HISTORY, st.booleans())
 @PROFILE
-def test_a_world_at_rest_is_left_at_rest(history):
+def test_a_world_at_rest_is_left_at_rest(history, seen):
     # Catches: heartbeats in the status, events told again and again.
-    cluster = play(history)
+    cluster = play(history, seen)
     cluster.settle(20)
     told = len(cluster.events)
     for _ in range(3):
@@ -231,3 +251,27 @@ def test_counted_failures_never_exceed_the_budget_by_more_than_the_last(codes, r
         cluster.run_stage(code)
         cluster.wait(600)
     assert cluster.status.get("failures", 0) <= retries + 1
+
+
+@given(HISTORY)
+@PROFILE
+def test_looks_for_data_grow_no_number_without_end(history):
+    cluster = play(history, seen=False)
+    cluster.spec(suspend=False)
+    for _ in range(12):
+        cluster.look()
+    attempts = []
+    for _ in range(8):
+        for _ in range(40):
+            outcome = cluster.look()
+            if cluster.active_job() is not None and not cluster.alive():
+                cluster.admit()
+                cluster.start()
+            elif cluster.alive() and not outcome.actions:
+                deleted = any(pod["metadata"].get("deletionTimestamp") for pod in cluster.alive())
+                cluster.end(85 if deleted else 66)
+            elif outcome.requeue_after:
+                cluster.wait(outcome.requeue_after)
+                break
+        attempts.append(cluster.status["attempt"])
+    assert attempts[-1] == attempts[4]
