@@ -26,6 +26,7 @@ VERBS: Final = {
     "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
     "ls": ("looking", "list the runs of a workspace"),
     "configure": ("configure", "ask a few questions and write training.yaml"),
+    "operator": ("operator", "run the operator of a cluster (the chart's Deployment does)"),
 }
 # flag of `configure` -> what it answers (cli/questions.py)
 ANSWERS: Final = {
@@ -130,6 +131,10 @@ def build_parser() -> argparse.ArgumentParser:
     configure.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of config.json")
     for flag, text in ANSWERS.items():
         configure.add_argument(f"--{flag}", metavar="TEXT", help=text)
+    operator = verb("operator", "ltx2 operator --settings settings.yaml --kubeconfig ~/.kube/config")
+    operator.add_argument("--settings", type=Path, metavar="FILE", help="the installation's settings; none: defaults")
+    text = "reach the cluster with this file instead of the pod's service account"
+    operator.add_argument("--kubeconfig", type=Path, metavar="FILE", help=text)
     for one in (run, train, render, estimate, check, doctor, ls, configure):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)

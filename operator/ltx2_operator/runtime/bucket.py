@@ -1,0 +1,31 @@
+"""A token bucket: how hard the API server may be asked."""
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class TokenBucket:
+    """`rate` requests a second on average, `burst` at once after a quiet time. Threads wait in turn."""
+
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rate, self._burst, self._clock, self._sleep = rate, float(burst), clock, sleep
+        self._tokens, self._at = float(burst), clock()
+        self._lock = threading.Lock()
+
+    def take(self) -> float:
+        """Wait for a token; returns the seconds that were waited."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1.0
+            self._at = now
+            wait = max(0.0, -self._tokens / self._rate)  # a negative count is the queue of those who wait already
+        if wait:
+            self._sleep(wait)
+        return wait

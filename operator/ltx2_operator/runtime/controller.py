@@ -1,0 +1,159 @@
+"""Looks at trainings: reconcile in the middle, what it needs before it, what it decided after it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ltx2_operator import attempts
+from ltx2_operator.draft import Event
+from ltx2_operator.metrics import Metrics
+from ltx2_operator.observed import DryRun, Observed, Outcome
+from ltx2_operator.reconcile import reconcile
+from ltx2_operator.runtime.client import ApiError
+from ltx2_operator.runtime.lease import LeaseLost
+from ltx2_operator.runtime.observing import Watcher, is_pending
+from ltx2_operator.runtime.queue import Key, KeyedQueue
+from ltx2_operator.runtime.reflector import Store
+from ltx2_operator.runtime.telling import Teller
+from ltx2_operator.runtime.writer import NotNow, Stale, Writer
+from ltx2_operator.settings import Settings
+
+PENDING_AGAIN: Final = 10.0  # seconds between two looks at a run that waits for pods; later on, more
+PENDING_LATER: Final = 60.0
+PENDING_YOUNG: Final = 300.0
+NOT_NOW_AGAIN: Final = 10.0
+REFUSAL_HOLDS: Final = 60.0  # seconds until a refused dry run is asked again: quotas and policies change
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Takes keys from the queue and looks at their trainings."""
+
+    def __init__(
+        self,
+        trainings: Store,
+        watcher: Watcher,
+        writer: Writer,
+        teller: Teller,
+        queue: KeyedQueue,
+        settings: Settings,
+        metrics: Metrics,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._trainings, self._watcher, self._writer, self._teller = trainings, watcher, writer, teller
+        self._queue, self._settings, self._metrics, self._now = queue, settings, metrics, now
+        self._uids: dict[Key, str] = {}
+        self._dry_runs: dict[str, tuple[DryRun, datetime]] = {}  # by uid
+        self._lock = threading.Lock()
+
+    def work(self, lost: Callable[[LeaseLost], None]) -> None:
+        """Look at one key after another until the queue is closed. `lost` is called when the lease is."""
+        while (key := self._queue.get()) is not None:
+            try:
+                self.handle(key)
+            except LeaseLost as error:
+                lost(error)
+                return
+            finally:
+                self._queue.done(key)
+
+    def handle(self, key: Key) -> None:
+        """One look, whatever comes of it. Raises LeaseLost and nothing else."""
+        begun, result = time.monotonic(), "success"
+        try:
+            again = self.look(key)
+            self._queue.succeeded(key)
+            if again is not None:
+                self._queue.add_after(key, again)
+        except Stale as error:
+            result = "stale"
+            log.debug("%s/%s: %s", *key, error)
+            self._queue.add(key)
+        except LeaseLost:
+            raise
+        except ApiError as error:
+            result = "error"
+            wait = self._queue.failed(key)
+            log.warning("%s/%s: %s; again in %.0f s", *key, error, wait)
+        except Exception:
+            result = "error"
+            wait = self._queue.failed(key)
+            log.exception("%s/%s: the look failed; again in %.0f s", *key, wait)
+        self._metrics.looked(result, time.monotonic() - begun)
+
+    def look(self, key: Key) -> float | None:
+        """Look at one training; returns seconds until the next look, None: when something happens.
+
+        Raises Stale, ApiError, LeaseLost.
+        """
+        obj = self._trainings.one(key)
+        self._remember(key, obj)
+        if obj is None:
+            return None
+        observed = self._watcher.observe(obj, self._dry_run(obj))
+        now = self._now()
+        outcome = reconcile(obj, observed, now, self._settings)
+        written = self._writer.status(obj, outcome.status)
+        if written:
+            obj = self._trainings.one(key) or obj
+        waits = self._act(obj, outcome)
+        for event in outcome.events:
+            self._teller.tell(obj, event)
+        again = outcome.requeue_after
+        if again == 0 and not written:
+            again = 1.0
+        return _earliest(again, waits, _pending_again(outcome.status, observed, now))
+
+    def _act(self, obj: Mapping[str, Any], outcome: Outcome) -> float | None:
+        """Do what was decided, in order, as far as it can be done; seconds until what could not is tried again."""
+        for action in outcome.actions:
+            try:
+                answer = self._writer.act(obj, action)
+            except NotNow as why:
+                log.info("%s/%s: %s", obj["metadata"]["namespace"], obj["metadata"]["name"], why)
+                if why.reason:
+                    self._teller.tell(obj, Event(why.reason, str(why), "Warning"))
+                return NOT_NOW_AGAIN
+            if answer is not None:
+                with self._lock:
+                    self._dry_runs[str(obj["metadata"]["uid"])] = (answer, self._now())
+                return 0.0
+        return None
+
+    def _dry_run(self, obj: Mapping[str, Any]) -> DryRun | None:
+        with self._lock:
+            answer, at = self._dry_runs.get(str(obj["metadata"]["uid"]), (None, None))
+        if answer is None or at is None:
+            return None
+        old = not answer.ok and (self._now() - at).total_seconds() >= REFUSAL_HOLDS
+        return None if old or answer.generation != int(obj["metadata"].get("generation") or 0) else answer
+
+    def _remember(self, key: Key, obj: Mapping[str, Any] | None) -> None:
+        """Forget what was kept of an object that is gone, or whose namesake has come."""
+        uid = None if obj is None else str(obj["metadata"]["uid"])
+        with self._lock:
+            old = self._uids.pop(key, None)
+            if uid is not None:
+                self._uids[key] = uid
+            if old is not None and old != uid:
+                self._dry_runs.pop(old, None)
+                self._writer.forget(old)
+        if obj is None:
+            self._watcher.pages.want(key, None)
+
+
+def _pending_again(status: Mapping[str, Any], observed: Observed, now: datetime) -> float | None:
+    """Events about a Job or a pod wake nobody: whoever waits for pods is looked at again."""
+    if attempts.terminal(status) or not is_pending(observed.jobs, observed.pods):
+        return None
+    created = min(str(job["metadata"].get("creationTimestamp") or "") for job in observed.jobs)
+    young = not created or (now - datetime.fromisoformat(created)).total_seconds() < PENDING_YOUNG
+    return PENDING_AGAIN if young else PENDING_LATER
+
+
+def _earliest(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)

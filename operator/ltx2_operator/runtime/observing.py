@@ -1,0 +1,122 @@
+"""Gathers what a look at one training needs: from the caches, and where those hold nothing, by asking.
+
+Asked on demand, and only for a run that has no running pod: the claim and the Secrets that its spec names, and the
+events about its Job and pods. A watch of all events or Secrets of a cluster would cost more than all else together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ltx2_operator import attempts
+from ltx2_operator.classify import is_alive
+from ltx2_operator.observed import DryRun, Observed, attempt_of, job_finished
+from ltx2_operator.pods import UID_LABEL
+from ltx2_operator.runtime.client import METADATA_ONLY, Api, NotFound
+from ltx2_operator.runtime.kinds import CLAIMS, CORE_EVENTS, SECRETS
+from ltx2_operator.runtime.pages import Pages
+from ltx2_operator.runtime.queue import Key
+from ltx2_operator.runtime.reflector import Store
+
+Body = Mapping[str, Any]
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+EVENTS_MOST: Final = 50  # of one object; the server counts repetitions
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Where a look finds things. nodes: None where the operator may not read them."""
+
+    api: Api
+    jobs: Store
+    pods: Store
+    nodes: Store | None
+    pages: Pages
+    secret_reader: bool
+
+    def observe(self, obj: Body, dry_run: DryRun | None) -> Observed:
+        """Everything about one training. Raises ApiError."""
+        key: Key = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        jobs, pods = self.jobs.of(key), self.pods.of(key)
+        over = attempts.terminal(obj.get("status") or {}) and not any(map(is_alive, pods))
+        page = self.pages.want(key, None if over else _rank0(obj, pods))
+        running = any(_phase(pod) == "Running" for pod in pods)
+        quiet = over or running
+        return Observed(
+            jobs=jobs,
+            pods=pods,
+            claims=[] if quiet else self._claims(obj),
+            nodes=None if self.nodes is None else self.nodes.all(),
+            secrets=None if quiet or not self.secret_reader else self._secrets(obj),
+            events=[] if quiet else self._events(key[0], jobs, pods),
+            progress=page,
+            dry_run=dry_run,
+        )
+
+    def _claims(self, obj: Body) -> list[dict[str, Any]]:
+        """The claim that the spec names, or that would be made."""
+        storage = _mapping(_mapping(obj.get("spec")).get("storage"))
+        name = str(storage.get("claimName") or f"{obj['metadata']['name']}-data")
+        try:
+            return [self.api.get(CLAIMS.path(obj["metadata"]["namespace"], name))]
+        except NotFound:
+            return []
+
+    def _secrets(self, obj: Body) -> frozenset[str]:
+        """Which of the Secrets that the spec names exist. Their contents are not asked for."""
+        found = set()
+        for name in sorted(secret_names(obj)):
+            try:
+                self.api.get(SECRETS.path(obj["metadata"]["namespace"], name), accept=METADATA_ONLY)
+                found.add(name)
+            except NotFound:
+                continue
+        return frozenset(found)
+
+    def _events(self, namespace: str, jobs: Sequence[Body], pods: Sequence[Body]) -> list[dict[str, Any]]:
+        """Events about Jobs and pods that wait, oldest first."""
+        waiting = [job for job in jobs if not job_finished(job) and not job["spec"].get("suspend")]
+        found: list[dict[str, Any]] = []
+        for body in [*waiting, *(pod for pod in pods if waiting and _phase(pod) == "Pending")]:
+            query = {"fieldSelector": f"involvedObject.uid={body['metadata']['uid']}", "limit": EVENTS_MOST}
+            found += self.api.get(CORE_EVENTS.path(namespace), query).get("items") or []
+        return sorted(found, key=_when)
+
+
+def secret_names(obj: Body) -> set[str]:
+    """Names under spec.secrets, as far as they can be read as such."""
+    references = _mapping(_mapping(obj.get("spec")).get("secrets")).values()
+    names = {_mapping(one).get("name") for one in references}
+    return {name for name in names if isinstance(name, str) and name}
+
+
+def is_pending(jobs: Sequence[Body], pods: Sequence[Body]) -> bool:
+    """Whether a Job waits for pods: nothing of what it waits for tells anybody, so it is looked at again."""
+    waiting = [job for job in jobs if not job_finished(job) and not job["spec"].get("suspend")]
+    return bool(waiting) and not any(_phase(pod) == "Running" for pod in pods)
+
+
+def _rank0(obj: Body, pods: Sequence[Body]) -> str | None:
+    """The address of the newest attempt's rank 0, once it runs."""
+    mine = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(UID_LABEL) == obj["metadata"]["uid"]]
+    for pod in sorted(mine, key=attempt_of, reverse=True):
+        index = (pod["metadata"].get("labels") or {}).get(INDEX_LABEL, "0")
+        address = (pod.get("status") or {}).get("podIP")
+        if index == "0" and address and _phase(pod) == "Running":
+            return str(address)
+    return None
+
+
+def _phase(pod: Body) -> str:
+    return str((pod.get("status") or {}).get("phase") or "")
+
+
+def _when(event: Body) -> str:
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return str(next((time for time in times if time), event["metadata"].get("creationTimestamp") or ""))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Some clients write anything; what is wrong with it is said by reconcile."""
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,158 @@
+"""One operator process: watches at once, works while it holds the lease, ends when it has lost it."""
+
+import logging
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from kubernetes.client import Configuration
+
+from ltx2_operator import __version__
+from ltx2_operator.metrics import Metrics
+from ltx2_operator.runtime.bucket import TokenBucket
+from ltx2_operator.runtime.client import Api, own_name
+from ltx2_operator.runtime.controller import Controller
+from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS, Kind
+from ltx2_operator.runtime.lease import Lease, LeaseLost
+from ltx2_operator.runtime.observing import Watcher
+from ltx2_operator.runtime.pages import Pages
+from ltx2_operator.runtime.queue import KeyedQueue
+from ltx2_operator.runtime.reflector import Reflector, Store
+from ltx2_operator.runtime.serving import serve
+from ltx2_operator.runtime.telling import Teller
+from ltx2_operator.runtime.writer import Writer
+from ltx2_operator.settings import Installation
+
+STOP_SECONDS: Final = 20.0  # for looks that are under way when the process is told to end
+LEASE_LOST_CODE: Final = 1
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """All parts of one operator, put together."""
+
+    def __init__(self, configuration: Configuration, namespace: str, installation: Installation) -> None:
+        self.installation, self.metrics = installation, Metrics()
+        limits, spaces = installation.api, installation.watch_namespaces or (None,)
+        self.identity = f"{os.environ.get('POD_NAME') or own_name()}_{uuid.uuid4().hex[:8]}"
+        api = Api(
+            configuration,
+            TokenBucket(limits.requests_per_second, limits.burst),
+            timeout=limits.timeout_seconds,
+            connections=installation.workers + 4 * len(spaces) + 4,
+            counted=self.metrics.asked,
+        )
+        self.queue = KeyedQueue()
+        self.trainings, jobs, pods = (Store(self.queue.add) for _ in range(3))
+        nodes = Store() if installation.node_reader else None
+        kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, jobs), (PODS, pods)]
+        watched = [(kind, store, space) for kind, store in kinds for space in spaces]
+        if nodes is not None:
+            watched.append((NODES, nodes, None))
+        self.reflectors = [
+            Reflector(api, kind, store, space, installation.resync_seconds, self.metrics.restarted)
+            for kind, store, space in watched
+        ]
+        own = os.environ.get("POD_NAMESPACE") or namespace
+        self.lease = Lease(api, own, self.identity, installation.leader_election)
+        self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
+        watcher = Watcher(api, jobs, pods, nodes, self.pages, installation.secret_reader)
+        writer = Writer(api, self.lease, self.trainings, jobs)
+        teller = Teller(api, self.lease, self.identity)
+        self.controller = Controller(
+            self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics
+        )
+        self.leads = False
+        self.stop = threading.Event()
+        self._measure()
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; returns the exit code. Raises OSError: the port is taken."""
+        server = serve(self.installation.port, self.metrics.registry, self.unwell, self.unready)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+        log.info("ltx2-operator %s as %s", __version__, self.identity)
+        for reflector in self.reflectors:
+            reflector.start()
+        workers: list[threading.Thread] = []
+        while not self.stop.is_set():
+            if not self.leads and self._elected():
+                workers = self._begin()
+            elif self.leads:
+                self._renew()
+            self.stop.wait(self.installation.leader_election.retry_seconds)
+        log.info("told to stop")
+        self.queue.close()
+        for worker in workers:
+            worker.join(STOP_SECONDS / len(workers))
+        if self.installation.leader_election.enabled:
+            self.lease.release()
+        server.shutdown()
+        return 0
+
+    def unwell(self) -> list[str]:
+        """What cannot mend itself: a cache that has heard nothing for too long."""
+        limit = self.installation.stale_seconds
+        return [f"{one.what}: nothing heard for {one.age:.0f} s" for one in self.reflectors if one.age > limit]
+
+    def unready(self) -> list[str]:
+        """Caches that are not filled yet, or cannot be read now."""
+        troubled = [one for one in self.reflectors if one.trouble or not one.synced]
+        return [one.trouble or f"{one.what}: not listed yet" for one in troubled]
+
+    def _elected(self) -> bool:
+        """Whether this process works from now on; first come full caches: nothing is decided on half a view."""
+        if not all(one.synced for one in self.reflectors):
+            return False
+        if not self.installation.leader_election.enabled:
+            self.lease.own()
+            return True
+        self._renew()
+        return self.lease.held
+
+    def _renew(self) -> None:
+        if self.installation.leader_election.enabled:
+            try:
+                self.lease.step()
+            except LeaseLost as error:
+                self._lost(error)
+
+    def _begin(self) -> list[threading.Thread]:
+        self.leads = True
+        self.metrics.leads(True)
+        log.info("leads, with %d workers", self.installation.workers)
+        self.pages.start()
+        for key in self.trainings.names():
+            self.queue.add(key)
+        workers = [
+            threading.Thread(target=self.controller.work, args=(self._lost,), name=f"worker {number}", daemon=True)
+            for number in range(self.installation.workers)
+        ]
+        for worker in workers:
+            worker.start()
+        return workers
+
+    def _lost(self, error: LeaseLost) -> None:
+        """Another replica may work already: end now, with whatever is under way."""
+        log.error("%s; the process ends", error)
+        logging.shutdown()
+        os._exit(LEASE_LOST_CODE)
+
+    def _measure(self) -> None:
+        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+            ("workqueue_depth", "Trainings that wait for a worker.", lambda: self.queue.depth),
+            ("workqueue_adds", "Trainings that were put into the queue.", lambda: self.queue.adds),
+            ("workqueue_retries", "Looks that failed and come again.", lambda: self.queue.retries),
+            ("watch_age_seconds", "Since the watch that was silent longest was last heard.", self._oldest),
+        )
+        for name, text, value in gauges:
+            self.metrics.watch(name, text, value)
+        # Only the one that works tells of trainings: a sum over replicas counts each once.
+        self.metrics.trainings(lambda: self.trainings.all() if self.leads else [])
+
+    def _oldest(self) -> float:
+        return max(one.age for one in self.reflectors)

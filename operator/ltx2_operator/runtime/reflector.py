@@ -1,0 +1,224 @@
+"""A local copy of one kind of objects, kept by list and watch.
+
+Every watch is bounded: it ends after a time that the server keeps, and everything is listed anew. A watch that died
+silently can hide changes for that long and no longer. `age` says how long ago the server was last heard.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from ltx2_operator.pods import TRAINING_LABEL
+from ltx2_operator.runtime.client import Api, ApiError, Gone
+from ltx2_operator.runtime.kinds import Kind
+from ltx2_operator.runtime.queue import Key
+
+Body = dict[str, Any]
+PAGE: Final = 500  # objects in one answer of a list
+SILENCE: Final = 150.0  # seconds: the server sends a bookmark about every minute
+RETRY_MOST: Final = 30.0
+SAY_AGAIN: Final = 300.0  # seconds until the same trouble is logged again
+
+log = logging.getLogger(__name__)
+
+
+def version_of(body: Body) -> int:
+    """The place of an object in the server's history; these are numbers that only grow."""
+    text = str(body["metadata"].get("resourceVersion") or "0")
+    return int(text) if text.isdigit() else 0
+
+
+def key_of(body: Body) -> Key:
+    """Namespace and name of the training that an object is, or belongs to by its label."""
+    metadata = body["metadata"]
+    name = (metadata.get("labels") or {}).get(TRAINING_LABEL) if body.get("kind") != "LTX2Training" else None
+    return metadata.get("namespace") or "", name or metadata["name"]
+
+
+class Store:
+    """Objects of one kind by training. Older versions never replace newer ones, whoever brings them."""
+
+    def __init__(self, changed: Callable[[Key], None] = lambda key: None) -> None:
+        self._by_key: dict[Key, dict[str, Body]] = {}
+        self._changed = changed
+        self._lock = threading.Lock()
+
+    def of(self, key: Key) -> list[Body]:
+        """The objects of one training."""
+        with self._lock:
+            return list(self._by_key.get(key, {}).values())
+
+    def one(self, key: Key) -> Body | None:
+        """The training itself."""
+        return next(iter(self.of(key)), None)
+
+    def all(self) -> list[Body]:
+        """Every object."""
+        with self._lock:
+            return [body for group in self._by_key.values() for body in group.values()]
+
+    def names(self) -> list[Key]:
+        """Every training of which there is something."""
+        with self._lock:
+            return list(self._by_key)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(len(group) for group in self._by_key.values())
+
+    def put(self, body: Body) -> None:
+        """Take an object over unless it is known, or a newer one is."""
+        key = key_of(body)
+        with self._lock:
+            group = self._by_key.setdefault(key, {})
+            old = group.get(body["metadata"]["name"])
+            if old is not None and version_of(body) <= version_of(old):
+                return
+            group[body["metadata"]["name"]] = body
+        self._changed(key)
+
+    def remove(self, body: Body) -> None:
+        """Forget an object that is gone, unless a newer namesake is known."""
+        key, name = key_of(body), body["metadata"]["name"]
+        with self._lock:
+            group = self._by_key.get(key, {})
+            old = group.get(name)
+            if old is None or version_of(old) > version_of(body):
+                return
+            del group[name]
+            if not group:
+                del self._by_key[key]
+        self._changed(key)
+
+    def replace(self, listed: Iterable[Body], version: int, namespace: str | None) -> None:
+        """What a list said: the objects of a namespace (None: of all) at a place in history."""
+        found = {(key_of(body)[0], body["metadata"]["name"]) for body in listed}
+        for body in listed:
+            self.put(body)
+        for body in self.all():
+            own = body["metadata"].get("namespace") or ""
+            place = (own, body["metadata"]["name"])
+            if (namespace is None or own == namespace) and place not in found and version_of(body) <= version:
+                self.remove(body)
+
+
+class Reflector:
+    """Keeps a store up to date, for ever, in a thread of its own."""
+
+    def __init__(
+        self,
+        api: Api,
+        kind: Kind,
+        store: Store,
+        namespace: str | None,
+        lifetime: float,
+        restarted: Callable[[str], None] = lambda plural: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api, self._kind, self._store, self._namespace = api, kind, store, namespace
+        self._lifetime, self._restarted, self._clock = lifetime, restarted, clock
+        self._heard = clock()
+        self._said: tuple[str, float] = ("", 0.0)
+        self.synced = False
+        self.trouble = ""
+
+    @property
+    def what(self) -> str:
+        """Its name for people: `jobs in ml`."""
+        return f"{self._kind.plural} in {self._namespace}" if self._namespace else self._kind.plural
+
+    @property
+    def age(self) -> float:
+        """Seconds since a list or a watch last succeeded (or since the start)."""
+        return self._clock() - self._heard
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._forever, name=self.what, daemon=True).start()
+
+    def _forever(self) -> None:
+        wait = 1.0
+        while True:
+            try:
+                self._watch(self.list())
+                wait = 1.0
+            except Gone:
+                continue  # that place in history is not kept any more: list anew, at once
+            except ApiError as error:
+                self._say(error)
+                time.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(RETRY_MOST, wait * 2)
+            except Exception:
+                log.exception("the watch of %s failed; it begins anew", self.what)
+                time.sleep(RETRY_MOST)
+            finally:
+                self._restarted(self._kind.plural)
+
+    def list(self) -> str:
+        """Fill the store; returns the place in history from which to watch. Raises ApiError."""
+        query: dict[str, Any] = {"limit": PAGE}
+        if self._kind.selector:
+            query["labelSelector"] = self._kind.selector
+        found: list[Body] = []
+        while True:
+            page = self._api.get(self._kind.path(self._namespace), query)
+            for body in page.get("items") or []:
+                self._take(body)
+                found.append(body)
+            more = page["metadata"].get("continue")
+            if not more:
+                break
+            query["continue"] = more
+        version = str(page["metadata"].get("resourceVersion") or "0")
+        self._store.replace(found, int(version) if version.isdigit() else 0, self._namespace)
+        self._hear()
+        self.synced = True
+        return version
+
+    def _watch(self, version: str) -> None:
+        query: dict[str, Any] = {
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": int(self._lifetime * random.uniform(0.8, 1.2)) or 1,
+        }
+        if self._kind.selector:
+            query["labelSelector"] = self._kind.selector
+        for event in self._api.watch(self._kind.path(self._namespace), query, SILENCE):
+            self._hear()
+            body = event.get("object") or {}
+            if event.get("type") == "BOOKMARK":
+                continue
+            self._take(body)
+            (self._store.remove if event.get("type") == "DELETED" else self._store.put)(body)
+        self._hear()
+
+    def _take(self, body: Body) -> None:
+        """Items of a list carry no kind."""
+        body.setdefault("kind", self._kind.kind)
+        body.setdefault("apiVersion", self._kind.api_version)
+        self._kind.trim(body)
+
+    def _hear(self) -> None:
+        self._heard = self._clock()
+        if self.trouble:
+            log.info("%s can be read again", self.what)
+        self.trouble = ""
+
+    def _say(self, error: ApiError) -> None:
+        """One line per trouble, not one per try."""
+        self.trouble = self._in_words(error)
+        text, at = self._said
+        if text != self.trouble or self._clock() - at > SAY_AGAIN:
+            self._said = (self.trouble, self._clock())
+            log.warning("%s", self.trouble)
+
+    def _in_words(self, error: ApiError) -> str:
+        if error.code == 404:
+            return f"{self._kind.plural}.{self._kind.api_version} is not defined: install the chart with crds.enabled"
+        if error.code in (401, 403):
+            where = f"namespace {self._namespace}" if self._namespace else "the cluster"
+            return f"the operator may not list and watch {self._kind.plural} in {where}: {error}"
+        return f"{self.what}: {error}"
