@@ -95,7 +95,7 @@ def test_verbs_of_a_cluster_are_not_listed_yet(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = capsys.readouterr().out
-    assert not re.search(r"^\s+(upload|fetch|retry|operator)\b", listed, re.MULTILINE)
+    assert not re.search(r"^\s+(upload|fetch|retry)\b", listed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

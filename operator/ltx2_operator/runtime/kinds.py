@@ -1,4 +1,4 @@
-"""The resources that the operator reads and writes, and their paths. See docs/architecture.md for the rights it needs.
+"""The resources that the operator reads and writes, and their paths; docs/architecture.md lists the rights it needs.
 
 Fields that nobody looks at are dropped before an object is kept: they are most of its size.
 """
