@@ -6,11 +6,10 @@ import os
 import re
 import shutil
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import binaries, cgroups, images, registry
+from . import binaries, cgroups, devices, images, provisioner, registry
 from .client import Kubectl
 from .control_plane import ControlPlane, Place, bring_up
 from .namespace import Namespace, open_namespace
@@ -90,6 +89,16 @@ class Cluster:
         for node in self.nodes:
             node.pull(name)
 
+    def set_gpus(self, node: Node, resource: str, count: int, labels: dict[str, str | None]) -> None:
+        """Let a node offer so many (fake) GPUs of a resource under these labels (None removes one)."""
+        devices.set_gpus(self.kubectl, node.name, resource, count, labels)
+
+    def claim_folder(self, namespace: str, claim: str) -> Path:
+        """Where this machine sees what lies in a bound claim."""
+        volume = self.kubectl.get("pvc", claim, "-n", namespace)["spec"]["volumeName"]
+        path: str = self.kubectl.get("pv", volume)["spec"]["local"]["path"]
+        return Path(f"/proc/{self.namespace.first.pid}/root{path}")
+
     def start_kubelet(self, node: Node) -> None:
         """Start a node's kubelet again after it was killed."""
         assert self.plane is not None
@@ -162,7 +171,7 @@ def up(name: str, bound: bool = False) -> Cluster:
     if not _NAME.fullmatch(name):
         raise ValueError(f"cluster name {name!r}: at most 30 of a-z, 0-9 and -, a letter first")
     down(name)
-    _sweep()
+    sweep()
     folder_of(name).mkdir(parents=True)
     images.forget_old_blobs()
     slot, lock = _free_store()
@@ -201,7 +210,7 @@ def down(name: str, keep_logs: bool = False) -> None:
         folder.rmdir()
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove what clusters left that ended without `down`: their control groups and files."""
     for state in (binaries.cache_folder() / "clusters").glob("*/state.json"):
         if find(state.parent.name) is None:
@@ -229,15 +238,12 @@ def _start(cluster: Cluster) -> None:
     for node in cluster.nodes:
         node.pull(PAUSE_IMAGE)
         node.pull(BOX_IMAGE)
-    names = [f"node/{node.name}" for node in cluster.nodes]
-    _until_known(cluster, names)
-    cluster.kubectl("wait", *names, "--for=condition=Ready", "--timeout=60s")
-
-
-def _until_known(cluster: Cluster, names: list[str]) -> None:
-    end = time.monotonic() + 30
-    while cluster.kubectl.run("get", *names).returncode and time.monotonic() < end:
-        time.sleep(0.1)
+    for name in (*(f"node/{node.name}" for node in cluster.nodes), "serviceaccount/default"):
+        cluster.kubectl("wait", name, "--for=create", "--timeout=60s")
+    cluster.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=60s")
+    _start_provisioner(cluster)
+    for node, (resource, labels) in zip(cluster.nodes, (devices.NVIDIA, devices.AMD), strict=True):
+        cluster.set_gpus(node, resource, 8, dict(labels))
 
 
 def _place(cluster: Cluster) -> Place:
@@ -282,6 +288,15 @@ def _python(module: str, *arguments: str) -> list[str]:
     tests = _HARNESS.parents[1]
     code = f"import sys; sys.path.insert(0, {str(tests)!r}); import runpy; sys.argv = {[module, *arguments]!r}; "
     return [sys.executable, "-c", code + f"runpy.run_module('cluster.harness.{module}', run_name='__main__')"]
+
+
+def _start_provisioner(cluster: Cluster) -> None:
+    assert cluster.plane is not None
+    cluster.kubectl("create", "-f", "-", manifest=provisioner.storage_classes())
+    volumes = cluster.folder / "volumes"
+    names = [node.name for node in cluster.nodes]
+    command = _python("provisioner", str(cluster.plane.kubeconfig("platform")), str(volumes), *names)
+    cluster.namespace.start("provisioner", command, cluster.folder / "logs" / "provisioner.log")
 
 
 def _start_dns(plane: ControlPlane, namespace: Namespace) -> None:

@@ -27,6 +27,7 @@ _AUDIT_POLICY = {
             "verbs": ["create", "update", "patch", "delete"],
             "resources": [{"group": "ltx2.dev"}],
         },
+        {"level": "None", "users": ["platform"], "verbs": ["list"]},  # looks twice a second
         {"level": "Metadata"},
     ],
 }
