@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-kill lint format setup generate lock clean help
+.PHONY: demo test test-kill cluster cluster-down lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -36,7 +36,15 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 	$(BIN)/lint-imports
 
 test: lint ## lint, then every test that this machine can run; says what was skipped and why
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not cluster'
+	$(BIN)/python -m pytest -q -m cluster
+
+NAME ?= ltx2
+cluster: .venv/ready ## a Kubernetes of two nodes on this machine (Go, root, containerd), NAME=ltx2: docs/development.md
+	@cd tests && ../$(BIN)/python -m cluster.harness up --name $(NAME)
+
+cluster-down: .venv/ready ## end it; nothing of it stays; NAME=ltx2
+	@cd tests && ../$(BIN)/python -m cluster.harness down --name $(NAME)
 
 KILLS ?= 200
 TERMS ?= 100

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-const usage = `usage: box pause | sleep SECONDS | exit CODE | write FILE TEXT | hog MEBIBYTES
+const usage = `usage: box pause | sleep SECONDS | exit CODE | write FILE TEXT | show FILE | hog MEBIBYTES
          | serve PORT TEXT | fetch URL [SECONDS] | ready URL | api PATH`
 
 const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
@@ -32,6 +32,8 @@ func main() {
 		os.Exit(number(arguments[1]))
 	case "write":
 		err = os.WriteFile(arguments[1], []byte(arguments[2]), 0o644)
+	case "show":
+		err = printFile(arguments[1])
 	case "hog":
 		hog(number(arguments[1]))
 	case "serve":
@@ -85,6 +87,12 @@ func sleep(seconds string) error {
 	case <-time.After(time.Duration(number(seconds)) * time.Second):
 	}
 	return nil
+}
+
+func printFile(file string) error {
+	content, err := os.ReadFile(file)
+	os.Stdout.Write(content)
+	return err
 }
 
 // hog takes and touches that much memory and then sleeps.
