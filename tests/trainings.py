@@ -60,10 +60,16 @@ def amd_plan(**changed: Any) -> Plan:
     return plan(**{**fields, **changed})
 
 
-def context(stage_plan: Plan | None = None, settings: Settings | None = None, attempt: int = 1, **spec: Any) -> Context:
-    """What the pod's modifiers look at, for a training with these fields of spec."""
+def context(
+    stage_plan: Plan | None = None,
+    settings: Settings | None = None,
+    attempt: int = 1,
+    avoid: list[str] | None = None,
+    **spec: Any,
+) -> Context:
+    """What the pod's modifiers look at, for a training with these fields of spec; avoid: nodes where it crashed."""
     return Context(
-        training=parse(manifest(**spec)),
+        training=parse(manifest(status={"avoidNodes": avoid or []}, **spec)),
         plan=stage_plan or plan(),
         attempt=attempt,
         digest=DIGEST,

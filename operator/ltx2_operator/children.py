@@ -16,6 +16,7 @@ from ltx2_operator import pods
 from ltx2_operator.api import API_VERSION, KIND, LTX2Training, Plan, parse
 from ltx2_operator.pods import HASH_ANNOTATION, TRAINING_LABEL, UID_LABEL, Context
 from ltx2_operator.settings import Settings
+from ltx2_operator.template import template
 
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONFIG_MAP_LIMIT: Final = 2**20  # the API server's limit on a ConfigMap's data
@@ -175,7 +176,7 @@ def job(obj: Mapping[str, Any], plan: Plan, stage: Stage, attempt: int, settings
         "completions": plan.nodes,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": failure_rules()},
-        "template": pods.template(context),
+        "template": template(context),
     }
     if plan.nodes > 1:
         spec["completionMode"] = "Indexed"

@@ -5,11 +5,11 @@ Security standard: not root, read-only root file system, no capabilities. Argume
 paths of volumes, so that a run on one machine can replace those and nothing else.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ltx2_operator import gpus
 from ltx2_operator.api import GROUP, LTX2Training, Plan
 from ltx2_operator.settings import Settings
 
@@ -21,8 +21,8 @@ SHARED_MEMORY: Final = "/dev/shm"
 SCRATCH: Final = "/tmp"
 TERMINATION_LOG: Final = "/dev/termination-log"
 CONFIG_FILES: Final = ("config.json", "datasets.json", "plan.json")
-# Kubernetes waits 300 s before it gives up pods of a lost node; a run has better use for the time.
-NODE_LOST_SECONDS: Final = 20
+
+SLOWEST_VOLUME: Final = 10e6  # bytes per second: a network volume that many nodes write at once
 
 TRAINING_LABEL: Final = f"{GROUP}/training"
 STAGE_LABEL: Final = f"{GROUP}/stage"
@@ -83,12 +83,14 @@ def labels(context: Context) -> dict[str, str]:
     }
 
 
-def _env(pod: Pod, name: str, value: str | dict[str, Any]) -> None:
+def env(pod: Pod, name: str, value: str | dict[str, Any]) -> None:
+    """Add a variable to the job's container: a text, or where its value comes from."""
     entry = {"name": name, "value": value} if isinstance(value, str) else {"name": name, "valueFrom": value}
     pod["spec"]["containers"][0].setdefault("env", []).append(entry)
 
 
-def _volume(pod: Pod, name: str, source: dict[str, Any], path: str, *, read_only: bool = False) -> None:
+def volume(pod: Pod, name: str, source: dict[str, Any], path: str, *, read_only: bool = False) -> None:
+    """Add a volume to the pod and mount it at a path of the job's container."""
     mount: dict[str, Any] = {"name": name, "mountPath": path}
     if read_only:
         mount["readOnly"] = True
@@ -117,9 +119,9 @@ def command(pod: Pod, context: Context) -> None:
 
 def identity(pod: Pod, context: Context) -> None:
     """Who this process is: the object's uid and the pod's own fence writers on the volume from each other."""
-    _env(pod, "LTX2JOB_UID", context.training.metadata.uid)
-    _env(pod, "LTX2JOB_POD_UID", {"fieldRef": {"fieldPath": "metadata.uid"}})
-    _env(pod, "LTX2JOB_NODES", str(context.plan.nodes))
+    env(pod, "LTX2JOB_UID", context.training.metadata.uid)
+    env(pod, "LTX2JOB_POD_UID", {"fieldRef": {"fieldPath": "metadata.uid"}})
+    env(pod, "LTX2JOB_NODES", str(context.plan.nodes))
 
 
 def no_api_access(pod: Pod, context: Context) -> None:
@@ -153,133 +155,67 @@ def resources(pod: Pod, context: Context) -> None:
         "requests": {"cpu": f"{plan.cpu_milli}m", **limits},
         "limits": limits.copy(),
     }
-    _env(pod, "OMP_NUM_THREADS", str(max(1, plan.cpu_milli // 1000 // plan.processes)))
+    env(pod, "OMP_NUM_THREADS", str(max(1, plan.cpu_milli // 1000 // plan.processes)))
 
 
 def shared_memory(pod: Pod, context: Context) -> None:
     """/dev/shm of the planned size; the plan counts it into the memory limit, as the kernel does."""
     source = {"emptyDir": {"medium": "Memory", "sizeLimit": quantity(context.plan.shm_bytes)}}
-    _volume(pod, "shm", source, SHARED_MEMORY)
+    volume(pod, "shm", source, SHARED_MEMORY)
 
 
 def scratch(pod: Pod, context: Context) -> None:
     """/tmp is the only writable folder beside the workspace; caches of libraries go there too."""
-    _volume(pod, "tmp", {"emptyDir": {"sizeLimit": quantity(context.plan.ephemeral_bytes)}}, SCRATCH)
-    _env(pod, "TMPDIR", SCRATCH)
-    _env(pod, "XDG_CACHE_HOME", f"{SCRATCH}/cache")
-    _env(pod, "MPLCONFIGDIR", f"{SCRATCH}/matplotlib")
+    volume(pod, "tmp", {"emptyDir": {"sizeLimit": quantity(context.plan.ephemeral_bytes)}}, SCRATCH)
+    env(pod, "TMPDIR", SCRATCH)
+    env(pod, "XDG_CACHE_HOME", f"{SCRATCH}/cache")
+    env(pod, "MPLCONFIGDIR", f"{SCRATCH}/matplotlib")
 
 
 def configuration(pod: Pod, context: Context) -> None:
     """The resolved files of this run, read-only."""
     items = [{"key": name, "path": name} for name in CONFIG_FILES]
-    _volume(pod, "config", {"configMap": {"name": context.config_map, "items": items}}, FILES, read_only=True)
+    volume(pod, "config", {"configMap": {"name": context.config_map, "items": items}}, FILES, read_only=True)
 
 
 def workspace(pod: Pod, context: Context) -> None:
     """The volume with data sets, models, cache and runs; relative paths of the configuration resolve here."""
-    _volume(pod, "workspace", {"persistentVolumeClaim": {"claimName": context.claim}}, WORKSPACE)
+    volume(pod, "workspace", {"persistentVolumeClaim": {"claimName": context.claim}}, WORKSPACE)
 
 
-def device(pod: Pod, context: Context) -> None:
-    """GPUs of the planned class: the vendor's resource, its taint, and nodes that carry this product."""
-    plan = context.plan
-    if plan.resource_name is None:
-        return
-    container = pod["spec"]["containers"][0]
-    for part in ("requests", "limits"):
-        container.setdefault("resources", {}).setdefault(part, {})[plan.resource_name] = str(plan.gpu_count)
-    toleration = {"key": plan.resource_name, "operator": "Exists", "effect": "NoSchedule"}
-    pod["spec"].setdefault("tolerations", []).append(toleration)
-    pod["spec"]["affinity"] = gpus.find(plan.gpu_class).affinity()
-    if plan.vendor == "amd":
-        pod["spec"].setdefault("securityContext", {})["supplementalGroups"] = list(context.settings.amd_device_groups)
+def grace_seconds(plan: Plan, settings: Settings) -> int:
+    """Seconds from SIGTERM to the end of a last checkpoint, never less than the installation's.
 
-
-def near_gpus(pod: Pod, context: Context) -> None:
-    """A look takes no GPU, but likes a node that has one: its pod may be the first on a claim that is bound there."""
-    if context.plan.stage != "look":
-        return
-    gpu_class = gpus.find(context.plan.gpu_class)
-    if gpu_class.resource is not None:
-        toleration = {"key": gpu_class.resource, "operator": "Exists", "effect": "NoSchedule"}
-        pod["spec"].setdefault("tolerations", []).append(toleration)
-        preferred = [{"weight": 100, "preference": term} for term in gpu_class.affinity_terms()]
-        pod["spec"]["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
-
-
-def node_loss(pod: Pod, context: Context) -> None:
-    """Give a lost node up after seconds, not after five minutes."""
-    for key in ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"):
-        pod["spec"].setdefault("tolerations", []).append(
-            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_SECONDS}
-        )
+    A run first finishes its step (predicted; twice that, since predictions err), then writes what a checkpoint holds,
+    the LoRA and its optimizer's moments, to a volume that may be as slow as SLOWEST_VOLUME. The cache stage only gives
+    up the clip it is at: the installation's time.
+    """
+    held = sum(size for name, size in plan.terms.items() if "lora" in name or "optimizer" in name)
+    needed = 2 * float(plan.predicted_seconds_per_step or 0) + held / SLOWEST_VOLUME
+    return max(settings.grace_seconds, math.ceil(needed) if plan.stage == "train" else 0)
 
 
 def ending(pod: Pod, context: Context) -> None:
     """Time for a last checkpoint after SIGTERM, and a last word that outlives the process."""
-    settings = context.settings
+    seconds = grace_seconds(context.plan, context.settings)
     pod["spec"]["restartPolicy"] = "Never"
-    pod["spec"]["terminationGracePeriodSeconds"] = settings.grace_seconds + settings.grace_margin_seconds
+    pod["spec"]["terminationGracePeriodSeconds"] = seconds + context.settings.grace_margin_seconds
     container = pod["spec"]["containers"][0]
     container["terminationMessagePath"] = TERMINATION_LOG
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
-    _env(pod, "LTX2JOB_GRACE_SECONDS", str(settings.grace_seconds))
-    _env(pod, "LTX2JOB_TERMINATION_LOG", TERMINATION_LOG)
+    env(pod, "LTX2JOB_GRACE_SECONDS", str(seconds))
+    env(pod, "LTX2JOB_TERMINATION_LOG", TERMINATION_LOG)
 
 
 def metrics(pod: Pod, context: Context) -> None:
     """One port: Prometheus reads /metrics, the operator /progress."""
     port = context.settings.metrics_port
     pod["spec"]["containers"][0]["ports"] = [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]
-    _env(pod, "LTX2JOB_PORT", str(port))
+    env(pod, "LTX2JOB_PORT", str(port))
 
 
 def rendezvous(pod: Pod, context: Context) -> None:
     """Several nodes meet at the first pod of the Indexed Job; the headless Service resolves it before it is ready."""
     if context.plan.nodes > 1:
         pod["spec"]["subdomain"] = context.service
-        _env(pod, "LTX2JOB_MASTER_ADDR", f"{context.job}-0.{context.service}")
-
-
-def hub_token(pod: Pod, context: Context) -> None:
-    """The hub's token from its Secret, where one is named; its value never stands in any object of ours."""
-    secret = context.training.spec.secrets.hub_token
-    if secret is not None:
-        _env(pod, "HF_TOKEN", {"secretKeyRef": {"name": secret.name, "key": secret.key}})
-
-
-def priority(pod: Pod, context: Context) -> None:
-    """The priority class, where one is named."""
-    if context.training.spec.priority_class_name:
-        pod["spec"]["priorityClassName"] = context.training.spec.priority_class_name
-
-
-MODIFIERS: Final[tuple[Modifier, ...]] = (
-    metadata,
-    command,
-    identity,
-    no_api_access,
-    restricted,
-    resources,
-    shared_memory,
-    scratch,
-    configuration,
-    workspace,
-    device,
-    near_gpus,
-    node_loss,
-    ending,
-    metrics,
-    rendezvous,
-    hub_token,
-    priority,
-)
-
-
-def template(context: Context) -> Pod:
-    """The pod template of one stage: an empty pod with one container, given to each modifier in turn."""
-    pod: Pod = {"spec": {"containers": [{"name": CONTAINER}]}}
-    for modify in MODIFIERS:
-        modify(pod, context)
-    return pod
+        env(pod, "LTX2JOB_MASTER_ADDR", f"{context.job}-0.{context.service}")

@@ -366,7 +366,13 @@ def _devices(template: Mapping[str, Any], index: int, machine: Machine) -> dict[
 
 def _class_of(template: Mapping[str, Any]) -> str:
     """The name of the GPU class that a pod's node affinity asks for; empty where it asks for none."""
-    return next((entry.name for entry in TRAINING if entry.affinity() == template.get("affinity")), "")
+    affinity = ((template.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    terms = [
+        {"matchExpressions": term.get("matchExpressions")} for term in affinity.get("nodeSelectorTerms") or []
+    ]  # matchFields say which nodes, not which GPUs
+    return next((entry.name for entry in TRAINING if entry.affinity_terms() == terms), "")
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:

@@ -33,7 +33,10 @@ class Proxy(Model):
 
 
 class CertificateAuthority(Model):
-    """A ConfigMap with the certificates to trust; it must exist in the namespace of each training."""
+    """A ConfigMap with the certificates to trust; it must exist in the namespace of each training.
+
+    They take the place of those in the image: a bundle for the proxy of a company holds the public ones, too.
+    """
 
     config_map: DnsName = Field(description="Name of the ConfigMap.")
     key: str = Field(default="ca.crt", min_length=1, max_length=253, description="Key with the PEM bundle.")
@@ -70,7 +73,7 @@ class Settings(Model):
     hub_endpoint: str | None = Field(default=None, description="HF_ENDPOINT of the pods: a mirror of the model hub.")
     hub_offline: bool = Field(default=False, description="Pods never ask the hub: models come from the volume.")
     proxy: Proxy = Field(default=Proxy(), description="The way out of the cluster.")
-    ca: CertificateAuthority | None = Field(default=None, description="Certificates to trust, beside the usual ones.")
+    ca: CertificateAuthority | None = Field(default=None, description="Certificates to trust.")
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What spec.podTemplate may ask for.")
 
 

@@ -1,38 +1,11 @@
 """Each modifier of the pod template alone: what it adds, and that it follows a second value."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from ltx2_operator import pods
-from ltx2_operator.gpus import find
-from ltx2_operator.pods import Context
 from ltx2_operator.settings import Settings
-from ltx2_operator.sizing import look_plan
-from trainings import amd_plan, context, cpu_plan, plan
-
-Modifier = Callable[[dict[str, Any], Context], None]
-
-
-def applied(modify: Modifier, given: Context) -> dict[str, Any]:
-    """The empty pod after one modifier."""
-    pod: dict[str, Any] = {"spec": {"containers": [{"name": "job"}]}}
-    modify(pod, given)
-    return pod
-
-
-def container(pod: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = pod["spec"]["containers"][0]
-    return found
-
-
-def env(pod: dict[str, Any]) -> dict[str, Any]:
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container(pod).get("env", [])}
-
-
-def mounts(pod: dict[str, Any]) -> dict[str, str]:
-    return {mount["name"]: mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+from pod_parts import applied, container, env, mounts
+from trainings import amd_plan, context, plan
 
 
 @pytest.mark.parametrize(
@@ -147,52 +120,6 @@ def test_workspace() -> None:
     assert mounts(pod) == {"workspace": "/workspace"}
 
 
-def test_device_of_nvidia() -> None:
-    pod = applied(pods.device, context(plan(gpu_count=4)))
-    assert container(pod)["resources"] == {"requests": {"nvidia.com/gpu": "4"}, "limits": {"nvidia.com/gpu": "4"}}
-    assert pod["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    required = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    (term,) = required["nodeSelectorTerms"]
-    (match,) = term["matchExpressions"]
-    assert (match["key"], match["operator"]) == ("nvidia.com/gpu.product", "In")
-    assert "NVIDIA-H100-80GB-HBM3" in match["values"]
-    assert "supplementalGroups" not in pod["spec"].get("securityContext", {})
-
-
-def test_device_of_amd() -> None:
-    """Either label of AMD's labeller will do, and the groups that own the device files are joined."""
-    pod = applied(pods.device, context(amd_plan(), Settings(amd_device_groups=(44, 993))))
-    assert container(pod)["resources"]["limits"] == {"amd.com/gpu": "1"}
-    assert pod["spec"]["tolerations"] == [{"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    required = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    keys = [term["matchExpressions"][0]["key"] for term in required["nodeSelectorTerms"]]
-    assert keys == ["amd.com/gpu.product-name", "amd.com/gpu.device-id"]
-    assert pod["spec"]["securityContext"]["supplementalGroups"] == [44, 993]
-
-
-def test_device_of_the_class_cpu_is_none() -> None:
-    assert applied(pods.device, context(cpu_plan())) == {"spec": {"containers": [{"name": "job"}]}}
-
-
-def test_device_adds_to_what_stands_there() -> None:
-    """Mutation caught: assigning instead of adding would drop memory limits and tolerations of other modifiers."""
-    pod: dict[str, Any] = {"spec": {"containers": [{"name": "job"}]}}
-    given = context(amd_plan())
-    for modify in (pods.restricted, pods.resources, pods.node_loss, pods.device):
-        modify(pod, given)
-    assert container(pod)["resources"]["limits"] == {"memory": "14Gi", "ephemeral-storage": "10Gi", "amd.com/gpu": "1"}
-    assert len(pod["spec"]["tolerations"]) == 3
-    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
-
-
-def test_node_loss() -> None:
-    tolerations = applied(pods.node_loss, context())["spec"]["tolerations"]
-    assert {(t["key"], t["effect"], t["tolerationSeconds"]) for t in tolerations} == {
-        ("node.kubernetes.io/unreachable", "NoExecute", 20),
-        ("node.kubernetes.io/not-ready", "NoExecute", 20),
-    }
-
-
 def test_ending() -> None:
     one = applied(pods.ending, context())
     two = applied(pods.ending, context(settings=Settings(grace_seconds=300, grace_margin_seconds=15)))
@@ -219,71 +146,14 @@ def test_rendezvous() -> None:
         assert env(pod) == {"LTX2JOB_MASTER_ADDR": f"my-style-train-{attempt}-0.my-style-peers"}
 
 
-def test_near_gpus() -> None:
-    """A look takes no GPU and no image for one, but prefers the nodes of the class that training will run on."""
-    for given in (plan(), plan(stage="cache")):
-        assert applied(pods.near_gpus, context(given)) == {"spec": {"containers": [{"name": "job"}]}}
-    for given, resource in ((plan(stage="cache"), "nvidia.com/gpu"), (amd_plan(), "amd.com/gpu")):
-        pod = pods.template(context(look_plan(given), flavour="cuda"))
-        assert resource not in container(pod)["resources"]["limits"]
-        assert container(pod)["image"].startswith("ltx2/job-cpu:")
-        assert container(pod)["args"][0] == "look"
-        (one,) = pod["spec"]["affinity"].values()
-        assert list(one) == ["preferredDuringSchedulingIgnoredDuringExecution"]
-        required = find(given.gpu_class).affinity_terms()
-        assert [entry["preference"] for entry in next(iter(one.values()))] == required
-        assert resource in [entry["key"] for entry in pod["spec"]["tolerations"]]
-    assert "affinity" not in pods.template(context(look_plan(cpu_plan())))["spec"]
-    assert container(pods.template(context(look_plan(plan()), images={"cache": "own:1"})))["image"] == "own:1"
+def test_ending_gives_a_checkpoint_its_time() -> None:
+    """A step of 100 s is awaited twice, and 5 GB to a volume of 10 MB/s take 500 s; the cache stage has no checkpoint.
 
-
-def test_hub_token() -> None:
-    assert env(applied(pods.hub_token, context())) == {}
-    for given, key in (({"name": "hub"}, "token"), ({"name": "hub", "key": "HF"}, "HF")):
-        pod = applied(pods.hub_token, context(secrets={"hubToken": given}))
-        assert env(pod) == {"HF_TOKEN": {"secretKeyRef": {"name": "hub", "key": key}}}
-
-
-def test_priority() -> None:
-    assert "priorityClassName" not in applied(pods.priority, context())["spec"]
-    for name in ("low", "high"):
-        assert applied(pods.priority, context(priorityClassName=name))["spec"]["priorityClassName"] == name
-
-
-def test_every_modifier_is_in_the_list_once_and_tested() -> None:
-    """Mutation caught: a modifier that is written and tested but never applied."""
-    named = {
-        name for name, value in vars(pods).items()
-        if callable(value) and getattr(value, "__annotations__", {}).get("pod") is not None and not name.startswith("_")
-    }  # fmt: skip
-    assert named == {modify.__name__ for modify in pods.MODIFIERS}
-    assert len(pods.MODIFIERS) == len(set(pods.MODIFIERS))
-    tests = " ".join(name for name in globals() if name.startswith("test_"))
-    assert [modify.__name__ for modify in pods.MODIFIERS if modify.__name__ not in tests] == []
-
-
-@pytest.mark.parametrize(
-    "given", [plan(), plan(stage="cache"), plan(nodes=2), amd_plan(), cpu_plan(), look_plan(plan())]
-)
-def test_args_and_env_name_only_mount_paths(given: Any) -> None:
-    """What a run on one machine relies on: it replaces the mount paths and nothing else."""
-    pod = pods.template(context(given, nodes=2))
-    allowed = tuple(mounts(pod).values())
-    paths = [text for text in [*container(pod)["args"], *map(str, env(pod).values())] if text.startswith("/")]
-    assert paths
-    strays = [path for path in paths if not path.startswith(allowed) and path != "/dev/termination-log"]
-    assert strays == []
-
-
-def test_env_names_are_unique() -> None:
-    names = [entry["name"] for entry in container(pods.template(context(plan(nodes=2), nodes=2)))["env"]]
-    assert len(names) == len(set(names))
-
-
-def test_templates_do_not_share_parts() -> None:
-    """Mutation caught: a constant dict put into two pods, so that changing one changes the other."""
-    one, two = pods.template(context(amd_plan())), pods.template(context(amd_plan()))
-    one["spec"]["securityContext"]["runAsUser"] = 0
-    one["spec"]["affinity"]["nodeAffinity"].clear()
-    assert two["spec"]["securityContext"]["runAsUser"] == 65532
-    assert two["spec"]["affinity"]["nodeAffinity"]
+    Mutation caught: the floor in place of the larger of the two.
+    """
+    slow = {"predicted_seconds_per_step": 100, "terms": {"weights": 2**36, "lora": 10**9, "optimizer": 4 * 10**9}}
+    settings = Settings(grace_seconds=60, grace_margin_seconds=15)
+    pod = applied(pods.ending, context(plan(**slow), settings))
+    assert env(pod)["LTX2JOB_GRACE_SECONDS"] == "700"
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 715
+    assert env(applied(pods.ending, context(plan(stage="cache", **slow), settings)))["LTX2JOB_GRACE_SECONDS"] == "60"
