@@ -46,7 +46,7 @@ def resolve_spec(training: LTX2Training) -> Resolved:
     if problems:
         raise ConfigError(problems)
     try:
-        resolved = resolve(training.spec.config or {}, training.spec.datasets)
+        resolved = resolve(configuration(training), training.spec.datasets)
         resolved.require_supported()
     except ConfigError as error:
         raise ConfigError([replace(problem, field=_place(problem.field)) for problem in error.problems]) from None

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ltx2_operator.accept import resolve_spec
+from ltx2_operator.api import parse
 from ltx2_operator.observed import Observed
 from ltx2_operator.reconcile import reconcile
 from ltx2_operator.settings import Settings
@@ -31,13 +33,18 @@ def look(config=None, nodes=None, datasets=DATASETS, **spec):
     }  # fmt: skip
     outcome = reconcile(obj, Observed(nodes=nodes), NOW, Settings())
     accepted = next(one for one in outcome.status["conditions"] if one["type"] == "Accepted")
-    return outcome, accepted
+    return outcome, accepted, obj
 
 
 @pytest.mark.parametrize(
     ("config", "spec", "reason", "words"),
     [
         ({"num_train_epochs": 3}, {}, "InvalidConfig", ("spec.config: max_train_steps", "num_train_epochs")),
+        ({}, {"resumeFrom": "../other"}, "InvalidConfig", ("spec.resumeFrom: '../other'", "inside the workspace")),
+        ({}, {"resumeFrom": "/etc"}, "InvalidConfig", ("spec.resumeFrom: '/etc'", "inside the workspace")),
+        ({}, {"resumeFrom": "runs/../../x"}, "InvalidConfig", ("spec.resumeFrom", "inside the workspace")),
+        ({}, {"resumeFrom": "fox"}, "InvalidConfig", ("spec.resumeFrom: 'fox' is this very run",)),
+        ({"resume_from_checkpoint": "step-1"}, {"resumeFrom": "old"}, "InvalidConfig", ("remove one of the two",)),
         ({"learning_rat": 1e-4}, {}, "InvalidConfig", ("spec.config.learning_rat: ", "learning_rate")),
         ({"enable_group_offload": True}, {}, "InvalidConfig", ("enable_group_offload", "not supported yet")),
         ({}, {"datasets": []}, "InvalidConfig", ("dataset",)),
@@ -48,7 +55,7 @@ def look(config=None, nodes=None, datasets=DATASETS, **spec):
     ],
 )
 def test_an_object_that_cannot_run_says_what_to_change(config, spec, reason, words):
-    outcome, accepted = look(config, **spec)
+    outcome, accepted, *_ = look(config, **spec)
     assert (accepted["status"], accepted["reason"], outcome.status["state"]) == ("False", reason, "Rejected")
     assert all(word in accepted["message"] for word in words), accepted["message"]
     assert outcome.actions == []
@@ -57,9 +64,9 @@ def test_an_object_that_cannot_run_says_what_to_change(config, spec, reason, wor
 
 
 def test_auto_waits_for_nodes_and_takes_what_they_offer():
-    outcome, accepted = look(nodes=[], gpu={"class": "auto"})
+    outcome, accepted, *_ = look(nodes=[], gpu={"class": "auto"})
     assert (accepted["reason"], outcome.requeue_after) == ("UnsupportedGPU", 60)
-    outcome, accepted = look(nodes=[H200], gpu={"class": "auto"})
+    outcome, accepted, *_ = look(nodes=[H200], gpu={"class": "auto"})
     assert (accepted["status"], outcome.status["plan"]["gpuClass"], outcome.status["gpu"]) == (
         "True",
         "h200",
@@ -68,7 +75,7 @@ def test_auto_waits_for_nodes_and_takes_what_they_offer():
 
 
 def test_the_plan_stands_in_status_and_in_words():
-    outcome, accepted = look({"validation_num_video_frames": 62})
+    outcome, accepted, *_ = look({"validation_num_video_frames": 62})
     status = outcome.status
     assert status["plan"]["memory"].startswith("bf16/resident/keep:")
     assert status["cachePlan"]["stage"] == "cache"
@@ -76,3 +83,13 @@ def test_the_plan_stands_in_status_and_in_words():
     assert [warning for warning in status["warnings"] if "62 → 57" in warning]
     assert accepted["message"].startswith(f"1x h200, {status['plan']['memory']}, predicted peak ")
     assert "62 → 57" in outcome.events[0].message
+
+
+def test_the_run_to_train_on_from_reaches_the_jobs_configuration():
+    hashes = set()
+    for reference in (None, "old", "runs/old/checkpoints/step-0000500"):
+        training = parse(look(**({} if reference is None else {"resumeFrom": reference}))[2])
+        resolved = resolve_spec(training)
+        assert resolved.dump()["config"]["resume_from_checkpoint"] == (reference or "latest")
+        hashes.add(resolved.digest)
+    assert len(hashes) == 3

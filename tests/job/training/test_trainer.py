@@ -445,6 +445,22 @@ def test_a_named_checkpoint_starts_a_course_of_its_own(tmp_path: Path, tiny20: P
     assert [step for step, _ in train(back).steps] == [3]
 
 
+def test_another_run_is_trained_on_from_where_it_stood_when_this_one_began(tmp_path: Path, tiny20: Path) -> None:
+    """Catches a second attempt that jumps to what the other run has saved since, or begins anew from it."""
+    train(make_stage(tmp_path, tiny20, CLIPS, name="first", max_train_steps=2))
+    settings = {"max_train_steps": 6, "resume_from_checkpoint": "first"}
+    longer = make_stage(tmp_path, tiny20, CLIPS, name="longer", **settings)
+    stop_after(longer, 4)
+    with pytest.raises(Stopped):
+        run_training(longer)
+    train(make_stage(tmp_path, tiny20, CLIPS, name="first", max_train_steps=6))
+    again = make_stage(tmp_path, tiny20, CLIPS, name="longer", **settings)
+    assert [step for step, _ in train(again).steps] == [5, 6]
+    whole = make_stage(tmp_path, tiny20, CLIPS, name="whole", max_train_steps=6)
+    train(whole)
+    assert hashes(again)[:2] == hashes(whole)[:2]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
