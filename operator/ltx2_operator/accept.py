@@ -45,8 +45,9 @@ def resolve_spec(training: LTX2Training) -> Resolved:
     problems = not_supported_yet(training.spec)
     if problems:
         raise ConfigError(problems)
+    config = configuration(training)
     try:
-        resolved = resolve(configuration(training), training.spec.datasets)
+        resolved = resolve(config, training.spec.datasets)
         resolved.require_supported()
     except ConfigError as error:
         raise ConfigError([replace(problem, field=_place(problem.field)) for problem in error.problems]) from None

@@ -85,6 +85,10 @@ def test_the_plan_stands_in_status_and_in_words():
     assert "62 → 57" in outcome.events[0].message
 
 
+def test_the_name_of_a_run_itself_is_no_mistake_of_the_pasted_config():
+    assert look(resumeFrom="fox")[1]["message"].startswith("spec.resumeFrom: 'fox'")
+
+
 def test_the_run_to_train_on_from_reaches_the_jobs_configuration():
     hashes = set()
     for reference in (None, "old", "runs/old/checkpoints/step-0000500"):
