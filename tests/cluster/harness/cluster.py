@@ -29,6 +29,8 @@ _PROGRAMS = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "openssl": "openssl",
+    "podman": "podman",
+    "skopeo": "skopeo",
 }
 _COREFILE = """.:53 {{
   bind {address}

@@ -48,11 +48,8 @@ def from_podman(images: Path, name: str, local_name: str = "") -> None:
         local_name: what podman calls it, if that differs.
 
     Raises:
-        Missing: there is no skopeo.
         RuntimeError: podman has no such image, or it cannot be copied.
     """
-    if shutil.which("skopeo") is None:
-        raise binaries.Missing("no skopeo: install the package skopeo")
     layout = layout_folder(images, name)
     layout.parent.mkdir(parents=True, exist_ok=True)
     unfinished = layout.with_name(f".{layout.name}.{os.getpid()}")
