@@ -13,6 +13,19 @@ _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 
+_CLAIM: Final = "persistentvolumeclaim"
+# Words of the API server, the scheduler and the kubelet in small letters -> what helps; the first that is found.
+_REMEDIES: Final = (
+    ("exceeded quota", "free some of the namespace's quota or have it raised: the pod follows by itself"),
+    ("violates podsecurity", "remove from spec.podTemplate what it names, or have the namespace allow it"),
+    ("couldn't find key", "add that key to it, or name another in spec.secrets: the pod starts by itself"),
+    ("createcontainerconfigerror", "create what is missing in this namespace: the pod starts by itself"),
+    ("unbound immediate persistentvolumeclaims", "a storage class or volume is missing: see `kubectl describe pvc`"),
+    (_CLAIM, "create the claim that spec.storage.claimName names: the pod starts by itself"),
+    ("multi-attach", "another node still holds the volume: it lets go when its pod has ended"),
+    ("failedmount", "see `kubectl describe pvc`: the pod starts once its volumes can be mounted"),
+)
+
 
 def why_waiting(
     job: Mapping[str, Any],
@@ -31,22 +44,34 @@ def why_waiting(
                 image, text = container.get("image", ""), waiting.get("message", "")
                 return "ImagePull", f"{pod['metadata']['name']}: image {image} cannot be pulled ({reason}): {text}"
             if reason and reason not in ("ContainerCreating", "PodInitializing"):
-                return "WaitingForPods", f"{pod['metadata']['name']}: {reason}: {waiting.get('message', '')}"
+                return "WaitingForPods", with_remedy(
+                    f"{pod['metadata']['name']}: {reason}: {waiting.get('message', '')}"
+                )
         for condition in status.get("conditions") or []:
             if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
                 text = condition.get("message") or condition.get("reason") or ""
-                return "WaitingForPods", _demand(nodes, plan) or f"{pod['metadata']['name']}: {text}"
+                own = with_remedy(f"{pod['metadata']['name']}: {text}")
+                # A claim that is missing or not bound is not helped by GPUs.
+                return "WaitingForPods", own if _CLAIM in text.lower() else _demand(nodes, plan) or own
     names = {job["metadata"]["name"], *(pod["metadata"]["name"] for pod in pods)}
     for event in reversed(events):
         about = event.get("involvedObject") or event.get("regarding") or {}
         if event.get("reason") in ("FailedCreate", "FailedAttachVolume", "FailedMount") and about.get("name") in names:
-            return "WaitingForPods", f"{event['reason']}: {event.get('message') or event.get('note') or ''}"
+            return "WaitingForPods", with_remedy(
+                f"{event['reason']}: {event.get('message') or event.get('note') or ''}"
+            )
     if any((pod.get("status") or {}).get("phase") == "Pending" for pod in pods):
         return "Starting", "the pods are being started"
     return (
         "WaitingForPods" if not pods else "Starting",
         "waits for its pods" if not pods else "the pods are being started",
     )
+
+
+def with_remedy(text: str) -> str:
+    """The cluster's words, and what helps where they are known."""
+    found = next((remedy for words, remedy in _REMEDIES if words in text.lower()), None)
+    return f"{text}; {found}" if found else text
 
 
 def why_queued(

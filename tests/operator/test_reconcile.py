@@ -632,3 +632,37 @@ def test_a_namesakes_finished_job_is_neither_adopted_nor_judged():
     assert cluster.status["attempt"] == 1
     assert cluster.status["failures"] == 0
     assert {"fox-cache-7", "fox-cache-1"} == set(cluster.jobs)
+
+
+@pytest.mark.parametrize(
+    ("pod", "event", "words", "remedy"),
+    [
+        ({"scheduled": 'persistentvolumeclaim "clips" not found'}, None, '"clips" not found', "spec.storage.claimName"),
+        ({"scheduled": "pod has unbound immediate PersistentVolumeClaims"}, None, "unbound", "kubectl describe pvc"),
+        ({"waiting": ("CreateContainerConfigError", 'secret "hub" not found')}, None, '"hub" not found', "create what"),
+        ({"waiting": ("CreateContainerConfigError", "couldn't find key token in Secret ml/hub")}, None, "token", "add"),
+        (None, ("FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus'), "exceeded quota: gpus", "raised"),
+        (None, ("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "restricted"'), "violates", "podTemplate"),
+    ],
+)
+def test_what_keeps_pods_from_starting_is_said_with_what_helps(pod, event, words, remedy):
+    cluster = Cluster()
+    labels = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    cluster.nodes = [{"metadata": {"labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": "1"}}}]
+    cluster.settle()
+    if pod:
+        cluster.start("Pending")
+        status = next(iter(cluster.pods.values()))["status"]
+        if "scheduled" in pod:
+            entry = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": pod["scheduled"]}
+            status["conditions"] = [entry]
+        else:
+            reason, message = pod["waiting"]
+            status["containerStatuses"] = [{"state": {"waiting": {"reason": reason, "message": message}}}]
+    else:
+        about = {"name": "fox-cache-1"}
+        cluster.job_events = [{"involvedObject": about, "reason": event[0], "message": event[1]}]
+    cluster.settle()
+    message = cluster.condition("Running")["message"]
+    assert words in message
+    assert remedy in message
