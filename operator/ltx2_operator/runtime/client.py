@@ -55,7 +55,7 @@ class Answer:
 
 
 class Api:
-    """One API server. `counted` is told of each request: (verb, code)."""
+    """One API server. agent: who asks, for its audit log. `counted` is told of each request: (verb, code)."""
 
     def __init__(
         self,
@@ -64,13 +64,14 @@ class Api:
         *,
         timeout: float,
         connections: int,
+        agent: str = "ltx2-operator",
         counted: Callable[[str, int], None] = lambda verb, code: None,
     ) -> None:
         configuration.retries = False
         configuration.connection_pool_maxsize = connections
         configuration.keep_alive = True  # a watch whose peer is gone ends by itself
         self._client = ApiClient(configuration)
-        self._bucket, self._timeout, self._counted = bucket, timeout, counted
+        self._bucket, self._timeout, self._agent, self._counted = bucket, timeout, agent, counted
 
     @property
     def host(self) -> str:
@@ -134,7 +135,7 @@ class Api:
     def _send(
         self, method: str, path: str, query: Any, body: Any, content: str, accept: str, timeout: float, verb: str
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": accept, "User-Agent": "ltx2-operator"}
+        headers = {"Accept": accept, "User-Agent": self._agent}
         if body is not None:
             headers["Content-Type"] = content
         settings = ["BearerToken"]

@@ -43,6 +43,7 @@ class Process:
             configuration,
             TokenBucket(limits.requests_per_second, limits.burst),
             timeout=limits.timeout_seconds,
+            agent=f"ltx2-operator/{__version__} ({self.identity})",
             connections=installation.workers + 4 * len(spaces) + 4,
             counted=self.metrics.asked,
         )

@@ -1,0 +1,19 @@
+"""The token bucket, on a clock of its own."""
+
+import pytest
+
+from ltx2_operator.runtime.bucket import TokenBucket
+
+
+@pytest.mark.parametrize(("rate", "burst", "waits"), [(10, 3, [0, 0, 0, 0.1, 0.2]), (2, 1, [0, 0.5, 1.0, 1.5, 2.0])])
+def test_a_burst_goes_at_once_and_the_rest_in_turn(rate, burst, waits):
+    bucket = TokenBucket(rate, burst, clock=lambda: 7.0, sleep=lambda seconds: None)
+    assert [bucket.take() for _ in waits] == pytest.approx(waits)
+
+
+def test_quiet_time_fills_it_up_to_the_burst_and_no_further():
+    moment = [0.0]
+    bucket = TokenBucket(1, 2, clock=lambda: moment[0], sleep=lambda seconds: None)
+    assert [bucket.take() for _ in range(3)] == [0, 0, 1]
+    moment[0] = 1000.0
+    assert [bucket.take() for _ in range(3)] == [0, 0, 1]
