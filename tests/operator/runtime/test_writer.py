@@ -1,0 +1,252 @@
+"""What the writer sends and when, before a server that only writes down what it is asked. The fences themselves are
+shown against a real one in tests/cluster/test_runtime.py.
+"""
+
+import copy
+
+import pytest
+
+from ltx2_operator.draft import Create, CreateJob, Delete, DeleteTraining, DryRunJob
+from ltx2_operator.observed import DryRun
+from ltx2_operator.runtime.client import Answer, ApiError, Conflict, NotFound
+from ltx2_operator.runtime.lease import Lease, LeaseLost
+from ltx2_operator.runtime.reflector import Store
+from ltx2_operator.runtime.writer import NotNow, Stale, Writer
+from ltx2_operator.settings import LeaderElection
+
+OBJ = {
+    "apiVersion": "ltx2.dev/v1alpha1",
+    "kind": "LTX2Training",
+    "metadata": {"name": "fox", "namespace": "ml", "uid": "u1", "resourceVersion": "10", "generation": 3},
+    "status": {"attempt": 1, "stage": "Cache"},
+}
+STEPPING = {"type": "Progressing", "status": "True", "reason": "Stepping"}
+LABELS = {"ltx2.dev/training": "fox", "ltx2.dev/attempt": "1", "ltx2.dev/uid": "u1"}
+OWNER = [{"kind": "LTX2Training", "name": "fox", "uid": "u1", "controller": True}]
+JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "fox-cache-1", "namespace": "ml", "labels": LABELS, "ownerReferences": OWNER},
+    "spec": {"template": {}},
+}
+
+
+class Server:
+    """Writes requests down and answers what a test has put there: (method, path) -> body or error."""
+
+    def __init__(self):
+        self.answers, self.sent = {}, []
+
+    def request(self, method, path, query=None, body=None, **more):
+        self.sent.append((method, path, dict(query or {}), copy.deepcopy(body), more.get("content")))
+        answer = self.answers.get((method, path))
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            answer = {**OBJ, **(body or {}), "metadata": {**OBJ["metadata"], **(body or {}).get("metadata", {})}}
+            answer["metadata"] |= {"resourceVersion": str(10 + len(self.sent)), "uid": OBJ["metadata"]["uid"]}
+        return answer if isinstance(answer, Answer) else Answer(copy.deepcopy(answer))
+
+    def get(self, path, query=None, accept=""):
+        return self.request("GET", path, query).body
+
+    def methods(self):
+        return [(method, path.rpartition("/namespaces/ml/")[2]) for method, path, *_ in self.sent]
+
+
+class Place:
+    def __init__(self):
+        self.time, self.server = 1000.0, Server()
+        self.lease = Lease(self.server, "ops", "me", LeaderElection(), clock=lambda: self.time)
+        self.lease.own()
+        self.trainings, self.jobs = Store(), Store()
+        self.trainings.put(copy.deepcopy(OBJ))
+        self.writer = Writer(self.server, self.lease, self.trainings, self.jobs, clock=lambda: self.time)
+        for plural in ("pods", "jobs"):
+            root = "/api/v1" if plural == "pods" else "/apis/batch/v1"
+            self.server.answers["GET", f"{root}/namespaces/ml/{plural}"] = {"items": []}
+        self.path = "/apis/ltx2.dev/v1alpha1/namespaces/ml/ltx2trainings/fox"
+        self.server.answers["GET", self.path] = OBJ
+
+
+@pytest.fixture
+def place():
+    return Place()
+
+
+def numbers(step, **more):
+    return {**OBJ["status"], "progress": {"step": step}, "conditions": [STEPPING], **more}
+
+
+def test_what_decides_is_fenced_and_what_passes_is_not(place):
+    assert place.writer.status(OBJ, numbers(5, attempt=2))
+    (_, path, query, body, content), (_, _, other_query, other, _) = place.server.sent
+    assert (path, content) == (f"{place.path}/status", "application/apply-patch+yaml")
+    assert (query["fieldManager"], other_query["fieldManager"]) == ("ltx2-operator", "ltx2-progress")
+    assert body["metadata"]["resourceVersion"] == "10"
+    assert "resourceVersion" not in other["metadata"]
+    assert body["status"] == {"attempt": 2, "stage": "Cache", "conditions": []}
+    assert other["status"] == {"progress": {"step": 5}, "conditions": [STEPPING]}
+
+
+def test_nothing_is_sent_when_nothing_differs(place):
+    assert not place.writer.status(OBJ, copy.deepcopy(OBJ["status"]))
+    assert place.server.sent == []
+
+
+def test_numbers_are_written_at_most_every_30_seconds_and_a_flip_at_once(place):
+    obj = {**OBJ, "status": {**numbers(1)}}
+    sent = []
+    for seconds, status in (
+        (0, numbers(2)), (15, numbers(3)), (14.9, numbers(4)), (0.1, numbers(5)), (1, numbers(6)),
+        (1, numbers(7, conditions=[{**STEPPING, "status": "False", "reason": "Stalled"}])),
+        (1, numbers(8, attempt=2)),
+    ):  # fmt: skip
+        place.time += seconds
+        before = len(place.server.sent)
+        place.writer.status(obj, status)
+        sent.append([body["status"].get("progress", {}).get("step") for _, _, _, body, _ in place.server.sent[before:]])
+    assert sent == [[2], [], [], [5], [], [7], [None, 8]]
+
+
+def test_runs_do_not_wait_for_each_others_numbers(place):
+    place.writer.status({**OBJ, "status": numbers(1)}, numbers(2))
+    other = {**OBJ, "metadata": {**OBJ["metadata"], "uid": "u2"}, "status": numbers(1)}
+    assert place.writer.status(other, numbers(2))
+
+
+@pytest.mark.parametrize("error", [Conflict(409, "Conflict", "changed"), NotFound(404, "NotFound", "gone")])
+def test_a_status_of_an_object_that_has_changed_is_stale_and_the_newest_is_read(place, error):
+    place.server.answers["PATCH", f"{place.path}/status"] = error
+    newer = {**OBJ, "metadata": {**OBJ["metadata"], "resourceVersion": "99"}}
+    place.server.answers["GET", place.path] = newer
+    with pytest.raises(Stale):
+        place.writer.status(OBJ, numbers(1))
+    assert place.trainings.one(("ml", "fox"))["metadata"]["resourceVersion"] == "99"
+
+
+def test_without_the_lease_nothing_is_sent(place):
+    place.lease._renewed = None
+    for action in (CreateJob(JOB, "fox"), Create(JOB), Delete("Job", "j", "u"), DeleteTraining(), DryRunJob(JOB)):
+        with pytest.raises(LeaseLost):
+            place.writer.act(OBJ, action)
+    with pytest.raises(LeaseLost):
+        place.writer.status(OBJ, numbers(1, attempt=2))
+    assert place.server.sent == []
+
+
+def test_a_job_is_made_after_a_fresh_read_and_known_at_once(place):
+    place.writer.act(OBJ, CreateJob(JOB, "fox"))
+    assert place.server.methods() == [
+        ("GET", "ltx2trainings/fox"), ("GET", "pods"), ("GET", "jobs"), ("POST", "jobs"),
+    ]  # fmt: skip
+    assert [query.get("labelSelector") for _, _, query, _, _ in place.server.sent[1:3]] == ["ltx2.dev/training=fox"] * 2
+    assert [one["metadata"]["name"] for one in place.jobs.of(("ml", "fox"))] == ["fox-cache-1"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": {"attempt": 2, "stage": "Cache"}}, {"status": {"attempt": 1, "stage": "Train"}},
+     {"metadata": {**OBJ["metadata"], "uid": "u2"}}, {"metadata": {**OBJ["metadata"], "generation": 4}},
+     {"metadata": {**OBJ["metadata"], "deletionTimestamp": "2026-11-22T10:00:00Z"}},
+     {"status": {**OBJ["status"], "lastVerdict": {"attempt": 1, "action": "retry"}}}],
+)  # fmt: skip
+def test_no_job_is_made_from_an_old_view_of_its_training(place, change):
+    place.server.answers["GET", place.path] = {**OBJ, **change}
+    with pytest.raises(Stale):
+        place.writer.act(OBJ, CreateJob(JOB, "fox"))
+    assert "POST" not in [method for method, _ in place.server.methods()]
+
+
+@pytest.mark.parametrize(
+    ("plural", "body", "made"),
+    [
+        ("pods", {"status": {"phase": "Running"}}, False),
+        ("pods", {"status": {"phase": "Failed"}}, True),
+        ("jobs", {"status": {}}, False),
+        ("jobs", {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}, True),
+    ],
+)
+def test_no_job_is_made_beside_anything_alive(place, plural, body, made):
+    root = "/api/v1" if plural == "pods" else "/apis/batch/v1"
+    place.server.answers["GET", f"{root}/namespaces/ml/{plural}"] = {"items": [{"metadata": {"name": "old"}, **body}]}
+    if made:
+        place.writer.act(OBJ, CreateJob(JOB, "fox"))
+    else:
+        with pytest.raises(NotNow, match="old is still there"):
+            place.writer.act(OBJ, CreateJob(JOB, "fox"))
+    assert ("POST" in [method for method, _ in place.server.methods()]) == made
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({}, ""),
+        ({"deletionTimestamp": "2026-11-22T10:00:00Z"}, "is being deleted"),
+        ({"ownerReferences": [{**OWNER[0], "uid": "u0"}]}, "belongs to LTX2Training fox; delete or rename"),
+        ({"ownerReferences": []}, "is not of this training"),
+        ({"labels": {**LABELS, "ltx2.dev/attempt": "2"}}, "belongs to LTX2Training fox"),
+    ],
+)
+def test_a_namesake_is_success_only_if_it_is_the_very_thing(place, found, words):
+    jobs = "/apis/batch/v1/namespaces/ml/jobs"
+    place.server.answers["POST", jobs] = Conflict(409, "AlreadyExists", "exists")
+    place.server.answers["GET", f"{jobs}/fox-cache-1"] = {**JOB, "metadata": {**JOB["metadata"], **found}}
+    if words:
+        with pytest.raises(NotNow, match=words):
+            place.writer.act(OBJ, Create(JOB))
+    else:
+        place.writer.act(OBJ, Create(JOB))
+
+
+def test_a_claim_that_outlived_its_training_is_taken_over_unless_it_goes(place):
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "fox-data", "namespace": "ml", "labels": {}}}
+    claims = "/api/v1/namespaces/ml/persistentvolumeclaims"
+    place.server.answers["POST", claims] = Conflict(409, "AlreadyExists", "exists")
+    place.server.answers["GET", f"{claims}/fox-data"] = claim
+    place.writer.act(OBJ, Create(claim))
+    going = {**claim, "metadata": {**claim["metadata"], "deletionTimestamp": "2026-11-22T10:00:00Z"}}
+    place.server.answers["GET", f"{claims}/fox-data"] = going
+    with pytest.raises(NotNow, match="fox-data is being deleted"):
+        place.writer.act(OBJ, Create(claim))
+
+
+def test_a_refusal_is_told_and_trouble_is_an_error(place):
+    place.server.answers["POST", "/apis/batch/v1/namespaces/ml/jobs"] = ApiError(403, "Forbidden", "exceeded quota")
+    with pytest.raises(NotNow, match="exceeded quota") as told:
+        place.writer.act(OBJ, Create(JOB))
+    assert told.value.reason == "FailedCreate"
+    place.server.answers["POST", "/apis/batch/v1/namespaces/ml/jobs"] = ApiError(500, "InternalError", "etcd")
+    with pytest.raises(ApiError, match="etcd"):
+        place.writer.act(OBJ, Create(JOB))
+
+
+def test_deletes_are_in_the_background_and_name_the_uid(place):
+    job = {**JOB, "metadata": {**JOB["metadata"], "uid": "j1", "resourceVersion": "3"}}
+    place.jobs.put(job)
+    place.writer.act(OBJ, Delete("Job", "fox-cache-1"))
+    place.writer.act(OBJ, Delete("Pod", "fox-cache-1-x", "p1", force=True))
+    place.writer.act(OBJ, DeleteTraining())
+    bodies = [body for _, _, _, body, _ in place.server.sent]
+    assert [body["preconditions"]["uid"] for body in bodies] == ["j1", "p1", "u1"]
+    assert {body["propagationPolicy"] for body in bodies} == {"Background"}
+    assert [body.get("gracePeriodSeconds") for body in bodies] == [None, 0, None]
+
+
+def test_what_is_gone_already_or_was_replaced_is_deleted(place):
+    for error in (NotFound(404, "NotFound", "x"), Conflict(409, "Conflict", "uid")):
+        place.server.answers["DELETE", "/apis/batch/v1/namespaces/ml/jobs/j"] = error
+        place.writer.act(OBJ, Delete("Job", "j", "u"))
+
+
+def test_a_dry_run_says_what_the_server_says(place):
+    jobs = "/apis/batch/v1/namespaces/ml/jobs"
+    place.server.answers["POST", jobs] = Answer(JOB, ("would violate PodSecurity",))
+    assert place.writer.act(OBJ, DryRunJob(JOB)) == DryRun(3, True, warnings=("would violate PodSecurity",))
+    assert place.server.sent[-1][2]["dryRun"] == "All"
+    place.server.answers["POST", jobs] = ApiError(422, "Invalid", "spec.template: no")
+    assert place.writer.act(OBJ, DryRunJob(JOB)) == DryRun(3, False, "spec.template: no")
+    place.server.answers["POST", jobs] = ApiError(503, "Unavailable", "later")
+    with pytest.raises(ApiError):
+        place.writer.act(OBJ, DryRunJob(JOB))
+    assert place.jobs.all() == []
