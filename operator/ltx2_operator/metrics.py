@@ -35,6 +35,10 @@ class Metrics:
         self._restarts = Counter(
             f"{PREFIX}_watch_restarts", "Watches that ended and began anew.", ["resource"], registry=self.registry
         )
+        self._queue = {
+            "add": Counter(f"{PREFIX}_workqueue_adds", "Trainings put into the queue.", registry=self.registry),
+            "retry": Counter(f"{PREFIX}_workqueue_retries", "Looks that failed, come again.", registry=self.registry),
+        }
         self._leader = Gauge(f"{PREFIX}_leader", "1 where this process works.", registry=self.registry)
 
     def looked(self, result: str, seconds: float) -> None:
@@ -49,6 +53,10 @@ class Metrics:
     def restarted(self, resource: str) -> None:
         """A watch begins anew."""
         self._restarts.labels(resource).inc()
+
+    def queued(self, what: str) -> None:
+        """The queue was given something: "add" or "retry"."""
+        self._queue[what].inc()
 
     def leads(self, leads: bool) -> None:
         """Whether this process works."""

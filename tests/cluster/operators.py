@@ -27,7 +27,7 @@ def rights() -> list[dict[str, Any]]:
     """The rules that docs/architecture.md lists."""
     page = (ROOT / "docs" / "architecture.md").read_text()
     table = page.partition("### What it asks the API server for")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| ([\w.]*) ?\| ([\w/, ]+) \| ([\w, ]+) \|", table, re.MULTILINE)[1:]
+    rows = re.findall(r"^\| ([\w.-]*) ?\| ([\w/, ]+) \| ([\w, ]+) \|", table, re.MULTILINE)[1:]
     assert len(rows) > 8
     return [
         {"apiGroups": [group], "resources": resources.split(", "), "verbs": verbs.split(", ")}

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from cluster.operators import ROOT, Operator, Road, account, rights, until
+from ltx2_operator.draft import DryRunJob
 from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import Api, configuration
 from ltx2_operator.runtime.lease import Lease
@@ -234,3 +235,28 @@ def test_a_watch_that_lives_for_seconds_only_is_listed_anew(start: Start, see: A
     assert time.monotonic() - begun > 5
     apply(training("fox"))
     job_of(see, "fox")
+
+
+def test_a_dry_run_makes_nothing_and_brings_the_servers_warnings_and_refusals(
+    defined: Any, namespace: str, see: Any, apply: Any
+) -> None:
+    defined.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    apply(training("fox"))
+    found, _ = configuration(str(defined.kubeconfig))
+    api = Api(found, TokenBucket(100, 100), timeout=10, connections=2)
+    lease = Lease(api, namespace, "test", LeaderElection())
+    lease.own()
+    writer = Writer(api, lease, Store(), Store())
+    obj = writer.fresh((namespace, "fox"))
+    assert obj is not None
+    spec: dict[str, Any] = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "dry", "namespace": namespace}}
+    answer = writer.act(obj, DryRunJob({**job, "spec": {"template": {"spec": spec}}}))
+    assert answer is not None
+    assert (answer.generation, answer.ok) == (1, True)
+    assert "would violate PodSecurity" in answer.warnings[0]
+    refused = writer.act(obj, DryRunJob({**job, "spec": {"template": {"spec": {**spec, "restartPolicy": "Always"}}}}))
+    assert refused is not None
+    assert not refused.ok
+    assert "restartPolicy" in refused.message
+    assert see("jobs")["items"] == []

@@ -65,6 +65,8 @@ SERVICES: Final = Kind("Service", "services", "v1")
 SECRETS: Final = Kind("Secret", "secrets", "v1")
 CORE_EVENTS: Final = Kind("Event", "events", "v1")
 EVENTS: Final = Kind("Event", "events", "events.k8s.io/v1")
+# Kueue serves one of these, or both.
+WORKLOADS: Final = tuple(Kind("Workload", "workloads", f"kueue.x-k8s.io/{one}") for one in ("v1beta2", "v1beta1"))
 LEASES: Final = Kind("Lease", "leases", "coordination.k8s.io/v1")
 
 BY_KIND: Final = {one.kind: one for one in (JOBS, PODS, CONFIG_MAPS, CLAIMS, SERVICES)}

@@ -1,9 +1,10 @@
 """Gathers what a look at one training needs: from the caches, and where those hold nothing, by asking.
 
 Asked on demand, and only for a run that has no running pod: the claim and the Secrets that its spec names, and the
-events about its Job and pods. A watch of all events or Secrets of a cluster would cost more than all else together.
+events about its Job and pods; what Kueue says while it holds the Job. A watch of all events or Secrets of a cluster would cost more than all else together.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +14,7 @@ from ltx2_operator.classify import is_alive
 from ltx2_operator.observed import DryRun, Observed, attempt_of, job_finished
 from ltx2_operator.pods import UID_LABEL
 from ltx2_operator.runtime.client import METADATA_ONLY, Api, NotFound
-from ltx2_operator.runtime.kinds import CLAIMS, CORE_EVENTS, SECRETS
+from ltx2_operator.runtime.kinds import CLAIMS, CORE_EVENTS, SECRETS, WORKLOADS
 from ltx2_operator.runtime.pages import Pages
 from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
@@ -40,7 +41,7 @@ class Watcher:
         jobs, pods = self.jobs.of(key), self.pods.of(key)
         over = attempts.terminal(obj.get("status") or {}) and not any(map(is_alive, pods))
         page = self.pages.want(key, None if over else _rank0(obj, pods))
-        running = any(_phase(pod) == "Running" for pod in pods)
+        running = any(_phase(pod) == "Running" and _is_of(pod, obj) for pod in pods)
         quiet = over or running
         return Observed(
             jobs=jobs,
@@ -50,6 +51,7 @@ class Watcher:
             secrets=None if quiet or not self.secret_reader else self._secrets(obj),
             events=[] if quiet else self._events(key[0], jobs, pods),
             progress=page,
+            workloads=[] if quiet else self._workloads(key[0], jobs),
             dry_run=dry_run,
         )
 
@@ -82,6 +84,19 @@ class Watcher:
             found += self.api.get(CORE_EVENTS.path(namespace), query).get("items") or []
         return sorted(found, key=_when)
 
+    def _workloads(self, namespace: str, jobs: Sequence[Body]) -> list[dict[str, Any]]:
+        """What Kueue says of the Jobs that it holds; nothing where there is no Kueue."""
+        found: list[dict[str, Any]] = []
+        for job in jobs:
+            if job_finished(job) or not job["spec"].get("suspend"):
+                continue
+            query = {"labelSelector": f"kueue.x-k8s.io/job-uid={job['metadata']['uid']}"}
+            for kind in WORKLOADS:
+                with contextlib.suppress(NotFound):
+                    found += self.api.get(kind.path(namespace), query).get("items") or []
+                    break
+        return found
+
 
 def secret_names(obj: Body) -> set[str]:
     """Names under spec.secrets, as far as they can be read as such."""
@@ -91,20 +106,24 @@ def secret_names(obj: Body) -> set[str]:
 
 
 def is_pending(jobs: Sequence[Body], pods: Sequence[Body]) -> bool:
-    """Whether a Job waits for pods: nothing of what it waits for tells anybody, so it is looked at again."""
-    waiting = [job for job in jobs if not job_finished(job) and not job["spec"].get("suspend")]
+    """Whether a Job waits for a queue or for pods: what it waits for tells nobody, so it is looked at again."""
+    waiting = [job for job in jobs if not job_finished(job)]
     return bool(waiting) and not any(_phase(pod) == "Running" for pod in pods)
 
 
 def _rank0(obj: Body, pods: Sequence[Body]) -> str | None:
     """The address of the newest attempt's rank 0, once it runs."""
-    mine = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(UID_LABEL) == obj["metadata"]["uid"]]
-    for pod in sorted(mine, key=attempt_of, reverse=True):
+    for pod in sorted((pod for pod in pods if _is_of(pod, obj)), key=attempt_of, reverse=True):
         index = (pod["metadata"].get("labels") or {}).get(INDEX_LABEL, "0")
         address = (pod.get("status") or {}).get("podIP")
         if index == "0" and address and _phase(pod) == "Running":
             return str(address)
     return None
+
+
+def _is_of(pod: Body, obj: Body) -> bool:
+    """Whether it is this very object's pod, not that of a namesake before it."""
+    return bool((pod["metadata"].get("labels") or {}).get(UID_LABEL) == obj["metadata"]["uid"])
 
 
 def _phase(pod: Body) -> str:

@@ -47,7 +47,7 @@ class Process:
             connections=installation.workers + 4 * len(spaces) + 4,
             counted=self.metrics.asked,
         )
-        self.queue = KeyedQueue()
+        self.queue = KeyedQueue(counted=self.metrics.queued)
         self.trainings, jobs, pods = (Store(self.queue.add) for _ in range(3))
         nodes = Store() if installation.node_reader else None
         kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, jobs), (PODS, pods)]
@@ -146,8 +146,6 @@ class Process:
     def _measure(self) -> None:
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("workqueue_depth", "Trainings that wait for a worker.", lambda: self.queue.depth),
-            ("workqueue_adds", "Trainings that were put into the queue.", lambda: self.queue.adds),
-            ("workqueue_retries", "Looks that failed and come again.", lambda: self.queue.retries),
             ("watch_age_seconds", "Since the watch that was silent longest was last heard.", self._oldest),
         )
         for name, text, value in gauges:

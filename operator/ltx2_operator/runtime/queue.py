@@ -19,8 +19,11 @@ BACKOFF_MOST: Final = 300.0
 class KeyedQueue:
     """Keys that are due, and keys that will be."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, counted: Callable[[str], None] = lambda what: None
+    ) -> None:
+        """counted: told of each "add" and each "retry"."""
+        self._clock, self._counted = clock, counted
         self._changed = threading.Condition()
         self._ready: dict[Key, None] = {}  # in order of arrival, each once
         self._working: set[Key] = set()
@@ -29,8 +32,6 @@ class KeyedQueue:
         self._timers: list[tuple[float, Key]] = []  # entries that _due does not confirm are void
         self._errors: dict[Key, int] = {}
         self._closed = False
-        self.adds = 0
-        self.retries = 0
 
     def add(self, key: Key) -> None:
         """Look at it as soon as a worker is free."""
@@ -54,7 +55,7 @@ class KeyedQueue:
         with self._changed:
             count = self._errors.get(key, 0)
             self._errors[key] = count + 1
-            self.retries += 1
+            self._counted("retry")
         wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(count, 16))
         self.add_after(key, wait)
         return wait
@@ -104,7 +105,7 @@ class KeyedQueue:
             return len(self._ready) + len(self._again)
 
     def _add(self, key: Key) -> None:
-        self.adds += 1
+        self._counted("add")
         self._due.pop(key, None)
         if key in self._working:
             self._again.add(key)

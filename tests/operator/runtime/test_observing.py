@@ -1,0 +1,108 @@
+"""What a look is given: children by their owner, and what is asked for only when it can matter."""
+
+import pytest
+
+from ltx2_operator.runtime.client import METADATA_ONLY, NotFound
+from ltx2_operator.runtime.observing import Watcher, is_pending, secret_names
+from ltx2_operator.runtime.pages import Pages
+from ltx2_operator.runtime.reflector import Store
+
+OBJ = {
+    "metadata": {"name": "fox", "namespace": "ml", "uid": "u1"},
+    "spec": {"storage": {"claimName": "films"}, "secrets": {"hubToken": {"name": "hub"}, "trackerKey": {"name": "no"}}},
+    "status": {"attempt": 1},
+}
+
+
+class Server:
+    def __init__(self, **answers):
+        self.asked, self.answers = [], {"films": {"metadata": {"name": "films"}}, "hub": {}, **answers}
+
+    def get(self, path, query=None, accept="json"):
+        name = path.rpartition("/")[2]
+        self.asked.append((name, query, accept))
+        if name not in self.answers:
+            raise NotFound(404, "NotFound", path)
+        return self.answers[name]
+
+
+def child(kind, name, *, uid="u1", spec=None, **status):
+    labels = {"ltx2.dev/training": "fox", "ltx2.dev/attempt": "1", "ltx2.dev/uid": uid}
+    metadata = {"name": name, "namespace": "ml", "uid": f"of-{name}", "labels": labels, "resourceVersion": "1"}
+    return {"kind": kind, "metadata": metadata, "spec": spec or {}, "status": status}
+
+
+def look(server, *children, secret_reader=True):
+    jobs, pods = Store(), Store()
+    for one in children:
+        (jobs if one["kind"] == "Job" else pods).put(one)
+    wanted = []
+    pages = Pages(1, lambda key: None)
+    pages.want = lambda key, host: wanted.append(host)
+    watcher = Watcher(server, jobs, pods, None, pages, secret_reader)
+    return watcher.observe(OBJ, None), wanted[0]
+
+
+def test_before_any_pod_the_named_claim_and_secrets_are_asked_for_without_their_contents():
+    server = Server()
+    found, host = look(server)
+    assert [one["metadata"]["name"] for one in found.claims] == ["films"]
+    assert found.secrets == {"hub"}
+    assert {accept for name, _, accept in server.asked if name in ("hub", "no")} == {METADATA_ONLY}
+    assert (found.nodes, host) == (None, None)
+
+
+def test_an_operator_that_may_not_read_secrets_asks_for_none():
+    server = Server()
+    assert look(server, secret_reader=False)[0].secrets is None
+    assert [name for name, *_ in server.asked] == ["films"]
+
+
+def test_nothing_is_asked_for_while_its_own_pod_runs():
+    server = Server()
+    found, host = look(server, child("Job", "j"), child("Pod", "p", phase="Running", podIP="10.0.0.7"))
+    assert server.asked == []
+    assert host == "10.0.0.7"
+    assert len(found.pods) == 1
+
+
+def test_a_namesakes_pod_that_still_runs_hides_nothing_and_has_no_page():
+    server = Server()
+    found, host = look(server, child("Pod", "p", uid="u0", phase="Running", podIP="10.0.0.7"))
+    assert found.secrets == {"hub"}
+    assert host is None
+    assert len(found.pods) == 1  # it still stands in the way
+
+
+def test_events_of_a_job_and_its_pods_that_wait_come_oldest_first():
+    late, early = (
+        {"metadata": {}, "lastTimestamp": f"2026-11-22T10:0{minute}:00Z", "reason": str(minute)} for minute in (5, 1)
+    )
+    server = Server(events={"items": [late, early]})
+    found, _ = look(server, child("Job", "j"), child("Pod", "p", phase="Pending"))
+    assert [one["reason"] for one in found.events] == ["1", "1", "5", "5"]
+    selectors = [query["fieldSelector"] for name, query, _ in server.asked if name == "events"]
+    assert selectors == ["involvedObject.uid=of-j", "involvedObject.uid=of-p"]
+
+
+@pytest.mark.parametrize("answers", [{}, {"workloads": {"items": [{"metadata": {"name": "w"}}]}}])
+def test_kueue_is_asked_about_a_job_that_it_holds_and_need_not_be_there(answers):
+    server = Server(**answers)
+    found, _ = look(server, child("Job", "j", spec={"suspend": True}))
+    assert [one["metadata"]["name"] for one in found.workloads] == (["w"] if answers else [])
+    queries = [query["labelSelector"] for name, query, _ in server.asked if name == "workloads"]
+    assert set(queries) == {"kueue.x-k8s.io/job-uid=of-j"}
+    assert len(queries) == (1 if answers else 2)
+
+
+def test_what_waits_is_looked_at_again():
+    done = child("Job", "j", conditions=[{"type": "Failed", "status": "True"}])
+    assert is_pending([child("Job", "j")], [])
+    assert is_pending([child("Job", "j", spec={"suspend": True})], [])
+    assert not is_pending([done], [])
+    assert not is_pending([child("Job", "j")], [child("Pod", "p", phase="Running")])
+
+
+@pytest.mark.parametrize("spec", [None, "text", {"secrets": 5}, {"secrets": {"hubToken": "x"}}, {"secrets": {"a": {}}}])
+def test_a_spec_of_any_shape_names_no_secret(spec):
+    assert secret_names({"spec": spec}) == set()
