@@ -1,7 +1,8 @@
 """Gathers what a look at one training needs: from the caches, and where those hold nothing, by asking.
 
-Asked on demand, and only for a run that has no running pod: the claim and the Secrets that its spec names, and the
-events about its Job and pods; what Kueue says while it holds the Job. A watch of all events or Secrets of a cluster would cost more than all else together.
+Asked on demand, and only for a run that has no running pod: the claim and the Secrets that its spec names, the events
+about its Job and pods, and what Kueue says while it holds the Job. A watch of all events or Secrets of a cluster would
+cost more than all else together.
 """
 
 import contextlib
@@ -77,7 +78,7 @@ class Watcher:
 
     def _events(self, namespace: str, jobs: Sequence[Body], pods: Sequence[Body]) -> list[dict[str, Any]]:
         """Events about Jobs and pods that wait, oldest first."""
-        waiting = [job for job in jobs if not job_finished(job) and not job["spec"].get("suspend")]
+        waiting = [job for job in jobs if not job_finished(job)]
         found: list[dict[str, Any]] = []
         for body in [*waiting, *(pod for pod in pods if waiting and _phase(pod) == "Pending")]:
             query = {"fieldSelector": f"involvedObject.uid={body['metadata']['uid']}", "limit": EVENTS_MOST}
