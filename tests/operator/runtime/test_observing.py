@@ -16,7 +16,7 @@ OBJ = {
 
 class Server:
     def __init__(self, **answers):
-        self.asked, self.answers = [], {"films": {"metadata": {"name": "films"}}, "hub": {}, **answers}
+        self.asked, self.answers = [], {"events": {}, "films": {"metadata": {"name": "films"}}, "hub": {}, **answers}
 
     def get(self, path, query=None, accept="json"):
         name = path.rpartition("/")[2]
