@@ -103,16 +103,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete] # delete: pods of a lost node
+  verbs: [list, watch, delete] # delete: pods of a lost node
 - apiGroups: [""]
   resources: [configmaps, services]
   verbs: [get, create]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, create] # never delete: weights outlive the run that made them
+  verbs: [get, create] # never delete: weights outlive the run that made them
 - apiGroups: [""]
   resources: [events]
-  verbs: [list, create, patch] # list: why a Job has no pod
+  verbs: [list] # why a Job has no pod
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, get, patch] # get, patch: what is told again is counted
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list] # why a queue holds a run
 {{- if .Values.rbac.secretReader }}
 - apiGroups: [""]
   resources: [secrets]
