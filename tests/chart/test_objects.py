@@ -173,14 +173,16 @@ NAMESPACED = {
     ("ltx2.dev", "ltx2trainings/status"): {"patch"},
     ("ltx2.dev", "ltx2trainings/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
-    ("", "pods"): {"get", "list", "watch", "delete"},
+    ("", "pods"): {"list", "watch", "delete"},
     ("", "configmaps"): {"get", "create"},
     ("", "services"): {"get", "create"},
-    ("", "persistentvolumeclaims"): {"get", "list", "watch", "create"},
-    ("", "events"): {"list", "create", "patch"},
+    ("", "persistentvolumeclaims"): {"get", "create"},
+    ("", "events"): {"list"},
+    ("events.k8s.io", "events"): {"create", "get", "patch"},
+    ("kueue.x-k8s.io", "workloads"): {"list"},
     ("", "secrets"): {"get"},
 }
-NODES = {("", "nodes"): {"get", "list", "watch"}}
+NODES = {("", "nodes"): {"list", "watch"}}
 
 
 def granted(role: Object) -> dict[tuple[str, str], set[str]]:
