@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-kill cluster cluster-down lint format setup generate lock clean help
+.PHONY: demo test test-kill cluster cluster-down images lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -52,6 +52,10 @@ SEED ?= 1
 test-kill: .venv/ready ## break 300 runs (kill -9, SIGTERM, full volume) and compare their ends; KILLS=200 TERMS=100 SEED=1
 	@cd tests && ../$(BIN)/python -m kills.campaign --kills $(KILLS) --terms $(TERMS) --seed $(SEED)
 
+IMAGES ?= operator job-cpu
+images: .venv/ready ## build the images with podman, as the tests do; IMAGES="operator job-cpu" (docs/images.md)
+	@cd tests && ../$(BIN)/python -m cluster.harness.build_images $(IMAGES)
+
 format: .venv/ready ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -61,6 +65,7 @@ generate: .venv/ready ## write the configuration table, the CRD, the chart and w
 
 lock: ## resolve the dependencies anew into uv.lock
 	$(BIN)/uv lock --upgrade
+	scripts/pin_images.sh
 
 clean: ## remove what make and the demo made
 	rm -rf .venv .cache $(DEMO)
