@@ -1,17 +1,21 @@
 """A Kubernetes for the tests here: `control_plane` (API server and controllers) and `cluster` (with nodes)."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import kubernetes
 import pytest
 
-from cluster.harness import alone
+from clips import demo_clips
+from cluster.harness import alone, build_images
 from cluster.harness import cluster as clusters
 from cluster.harness.binaries import Missing
 from cluster.harness.client import Kubectl, api_client
 from cluster.harness.cluster import Cluster
+from cluster.installed import ACCOUNT, IMAGES, Installed, pod_namespace, requests_of
+from cluster.volumes import Volume, make_volume
 
 
 def _missing(why: Missing) -> None:
@@ -79,3 +83,44 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     kubectl("create", "namespace", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster) -> Iterator[Installed]:
+    """The operator as the chart installs it, from the shipped Dockerfile's images, under its own service account.
+
+    A single request of it that is refused for lack of a right (403) fails the session.
+    """
+    try:
+        for target, name in IMAGES.items():
+            cluster.load_image(name, build_images.build(target))
+    except Missing as why:
+        _missing(why)
+    installed = Installed(cluster.kubectl, cluster.kubeconfig)
+    installed.install()
+    yield installed
+    refused = [request for request in requests_of(ACCOUNT, cluster.audit_log) if request["code"] == 403]
+    installed.uninstall()
+    assert not refused, f"the operator lacks a right: {refused}"
+
+
+@pytest.fixture
+def restricted(operator: Installed) -> Iterator[str]:
+    """A namespace of the test's own under the restricted Pod Security standard."""
+    with pod_namespace(operator.kubectl) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tiny20: Path) -> Path:
+    """A workspace with three real clips and a tiny model."""
+    folder = tmp_path_factory.mktemp("inputs")
+    shutil.copytree(tiny20.parent, folder / "models")
+    shutil.copytree(demo_clips(), folder / "datasets" / "videos")
+    return folder
+
+
+@pytest.fixture
+def volume(cluster: Cluster, restricted: str, inputs: Path) -> Volume:
+    """A claim that both nodes write, with the inputs in it."""
+    return make_volume(cluster, restricted, inputs)

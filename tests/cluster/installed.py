@@ -1,0 +1,139 @@
+"""The operator as the chart installs it, from the image of the shipped Dockerfile, under its own service account."""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clients import CHART, run_helm
+from ltx2_operator import __version__
+
+from .harness.client import Kubectl
+
+RELEASE = "ltx2-operator"
+NAMESPACE = "ltx2-system"
+DEPLOYMENT = "ltx2-operator"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{DEPLOYMENT}"
+# What pods call the images of the Dockerfile's targets: the names that chart and operator have by default.
+IMAGES = {"operator": f"ltx2/operator:{__version__}", "job-cpu": f"ltx2/job-cpu:{__version__}"}
+PATIENCE = 120.0  # seconds before something that is waited for counts as lost
+
+
+@dataclass
+class Installed:
+    """One installation: helm's values, and how a user asks the cluster."""
+
+    kubectl: Kubectl
+    kubeconfig: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    major: int = 4
+
+    def helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run helm against this cluster. Raises AssertionError with what it said if it fails."""
+        where = ["--namespace", NAMESPACE, "--kubeconfig", str(self.kubeconfig)]
+        return run_helm(self.major, *arguments, *where, values=None if values is None else dict(values))
+
+    def install(self) -> None:
+        """helm install (or upgrade, where an earlier session has left it), and wait until the operator is ready."""
+        self.helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", values=self.values)
+        self.ready()
+
+    def uninstall(self) -> None:
+        """helm uninstall; the definition and the objects stay (crds.keep)."""
+        self.helm("uninstall", RELEASE)
+
+    def ready(self) -> None:
+        """Wait until every replica of the newest version answers /readyz."""
+        self.kubectl("rollout", "status", f"deployment/{DEPLOYMENT}", "-n", NAMESPACE, f"--timeout={PATIENCE:.0f}s")
+
+    @contextlib.contextmanager
+    def upgraded(self, change: Mapping[str, Any]) -> Iterator[None]:
+        """helm upgrade with other values, and back."""
+        try:
+            self.helm("upgrade", RELEASE, str(CHART), values={**self.values, **change})
+            self.ready()
+            yield
+        finally:
+            self.helm("upgrade", RELEASE, str(CHART), values=self.values)
+            self.ready()
+
+    # ------------------------------------------------------------------------------------------------------- looking
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
+        """One object."""
+        return dict(json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json")))
+
+    def objects(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """Objects of a namespace."""
+        flags = ["-l", selector] if selector else []
+        return list(json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json", *flags))["items"])
+
+    def names(self, kind: str, namespace: str) -> list[str]:
+        """Their names."""
+        return [one["metadata"]["name"] for one in self.objects(kind, namespace)]
+
+    def events(self, name: str, namespace: str) -> list[str]:
+        """Reasons of the events about a training, in the order they were told."""
+        found = [one for one in self.objects("events.events.k8s.io", namespace) if one["regarding"].get("name") == name]
+        return [one["reason"] for one in sorted(found, key=lambda one: one.get("eventTime") or "")]
+
+    def status(self, name: str, namespace: str) -> dict[str, Any]:
+        """The status of a training, empty before the operator has looked."""
+        return dict(self.get("ltx2training", name, namespace).get("status") or {})
+
+    def condition(self, name: str, namespace: str, kind: str, *, status: str = "True") -> dict[str, Any]:
+        """Wait for a condition of a training to take a value."""
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            for one in self.status(name, namespace).get("conditions") or []:
+                if one["type"] == kind:
+                    found.update(one)
+            return found.get("status") == status
+
+        self.wait_for(there, f"{name}: {kind}={status}", lambda: json.dumps(self.status(name, namespace), indent=1))
+        return found
+
+    def wait_for(self, holds: Callable[[], bool], what: str, story: Callable[[], str] = str, most: float = 0) -> None:
+        """Ask until it holds. Raises AssertionError with the story when patience is over."""
+        until = time.monotonic() + (most or PATIENCE)
+        while not holds():
+            assert time.monotonic() < until, f"waited {most or PATIENCE:.0f} s for {what}\n{story()}"
+            time.sleep(0.25)
+
+
+def requests_of(account: str, audit_log: Path) -> list[dict[str, Any]]:
+    """What an account asked of the API server, from the audit log: verb, object, code, in order."""
+    found = []
+    for line in audit_log.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["user"]["username"] != account:
+            continue
+        about = entry.get("objectRef") or {}
+        parts = [about.get("apiGroup", ""), about.get("resource", ""), about.get("subresource", "")]
+        code = (entry.get("responseStatus") or {}).get("code")
+        where = "/".join(filter(None, (about.get("namespace"), about.get("name"))))
+        found.append({"verb": entry["verb"], "what": "/".join(filter(None, parts)), "where": where, "code": code})
+    return found
+
+
+@contextlib.contextmanager
+def pod_namespace(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace that enforces the restricted Pod Security standard, deleted afterwards."""
+    name = f"test-{os.urandom(4).hex()}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    kubectl(
+        "create",
+        "-f",
+        "-",
+        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+    )
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,105 @@
+"""The main story on real nodes: chart, manifest, cache pod, train pod, LoRA; the same bytes as `ltx2 run` makes."""
+
+import copy
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from cluster.installed import Installed
+from cluster.volumes import Volume
+
+pytestmark = pytest.mark.cluster
+
+STEPS = 6
+
+
+def manifest(volume: Volume, name: str = "fox", **spec: Any) -> dict[str, Any]:
+    """A tiny training on the CPU, in float32, of the clips that `volume` holds."""
+    return {
+        "apiVersion": "ltx2.dev/v1alpha1",
+        "kind": "LTX2Training",
+        "metadata": {"name": name},
+        "spec": {
+            "gpu": {"class": "cpu"},
+            "storage": {"claimName": volume.claim},
+            "config": {
+                "pretrained_model_name_or_path": "models/ltx-2-tiny.safetensors",
+                "seed": 7,
+                "resolution": 64,
+                "max_train_steps": STEPS,
+                "checkpoint_step_interval": 3,
+                "lora_rank": 4,
+                "validation_disable": True,
+            },
+            "datasets": [
+                {
+                    "id": "clips",
+                    "type": "local",
+                    "dataset_type": "video",
+                    "instance_data_dir": "datasets/videos",
+                    "caption_strategy": "textfile",
+                    "video": {"num_frames": 17, "min_frames": 17},
+                }
+            ],
+            **spec,
+        },
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run_here(obj: dict[str, Any], workspace: Path) -> Path:
+    """`ltx2 run` of the same manifest on this machine; the LoRA's path."""
+    here = copy.deepcopy(obj)
+    file = workspace / "training.yaml"
+    file.write_text(yaml.safe_dump(here))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ltx2")), "run", str(file), "--workspace", str(workspace)],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workspace / "runs" / obj["metadata"]["name"] / "lora.safetensors"
+
+
+def test_a_manifest_becomes_the_lora_that_ltx2_run_makes(
+    operator: Installed, restricted: str, volume: Volume, tmp_path: Path
+) -> None:
+    obj = manifest(volume)
+    operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=obj)
+    operator.condition("fox", restricted, "Succeeded")
+    status = operator.status("fox", restricted)
+    assert (status["attempt"], status["stage"], status["progressText"]) == (1, "Train", f"{STEPS}/{STEPS}")
+    assert {"fox-cache-1", "fox-train-1"} <= set(operator.names("job", restricted))
+    told = operator.events("fox", restricted)
+    for reason in ("Accepted", "CacheStarted", "CacheReady", "TrainingStarted", "Succeeded"):
+        assert reason in told, f"{reason} is not among {told}"
+    volume.copy_inputs(tmp_path)
+    assert sha256(volume.folder / "runs/fox/lora.safetensors") == sha256(run_here(obj, tmp_path))
+
+
+def test_two_nodes_train_one_lora(operator: Installed, restricted: str, volume: Volume) -> None:
+    """They meet by the first pod's name; two processes of batch 1 are one of batch 2."""
+    alone, both = manifest(volume, "one"), manifest(volume, "two", nodes=2)
+    alone["spec"]["config"]["train_batch_size"] = 2
+    operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=alone)
+    operator.condition("one", restricted, "Succeeded")
+    operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=both)
+    operator.condition("two", restricted, "Succeeded")
+    pods = operator.objects("pod", restricted, "ltx2.dev/training=two,ltx2.dev/stage=train")
+    assert {pod["spec"]["nodeName"] for pod in pods} == {"node-1", "node-2"}
+    loras = [load_file(volume.folder / f"runs/{name}/lora.safetensors") for name in ("one", "two")]
+    assert loras[0].keys() == loras[1].keys()
+    for key, value in loras[0].items():
+        torch.testing.assert_close(
+            loras[1][key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+        )

@@ -1,0 +1,43 @@
+"""Claims that hold the clips and the tiny model of a test, filled by an administrator who has the disk at hand."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltx2_operator.pods import UID
+
+from .harness.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A bound claim. inputs: the folder that its content was copied from."""
+
+    claim: str
+    folder: Path  # where this machine sees it
+    inputs: Path
+
+    def copy_inputs(self, folder: Path) -> None:
+        """The same clips and model in a folder of this machine."""
+        shutil.copytree(self.inputs, folder, dirs_exist_ok=True)
+
+
+def make_volume(
+    cluster: Cluster, namespace: str, inputs: Path, claim: str = "data", mode: str = "ReadWriteMany"
+) -> Volume:
+    """Make the claim `data`, wait until it is bound, and copy the inputs there as the user of the pods."""
+    claim = "data"
+    cluster.kubectl(
+        "create", "-n", namespace, "-f", "-",
+        manifest={
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim},
+            "spec": {"accessModes": [mode], "resources": {"requests": {"storage": "2Gi"}}},
+        },
+    )  # fmt: skip
+    cluster.kubectl("wait", f"pvc/{claim}", "-n", namespace, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+    folder = cluster.claim_folder(namespace, claim)
+    shutil.copytree(inputs, folder, dirs_exist_ok=True)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, UID, UID)
+    return Volume(claim, folder, inputs)
