@@ -12,7 +12,8 @@ from ltx2_job.errors import ConfigError, Problem
 from ltx2_job.estimate import Model
 from ltx2_job.same_run import UNNAMED_CHECKPOINTS
 from ltx2_operator import children, gpus, sizing
-from ltx2_operator.api import NAME_MAX, LTX2Training, not_supported_yet, parse
+from ltx2_operator.access import OBJECT_STORE_KEYS
+from ltx2_operator.api import NAME_MAX, LTX2Training, Secrets, not_supported_yet, parse
 from ltx2_operator.status import Plan
 
 GIB: Final = 2**30
@@ -45,6 +46,8 @@ def resolve_spec(training: LTX2Training) -> Resolved:
     problems = not_supported_yet(training.spec)
     if problems:
         raise ConfigError(problems)
+    if training.spec.config_from is not None:  # config_source.py pastes them before anything is decided
+        raise ConfigError(Problem("spec.configFrom", f"ConfigMap {training.spec.config_from.name} cannot be read"))
     config = configuration(training)
     try:
         resolved = resolve(config, training.spec.datasets)
@@ -97,12 +100,8 @@ def accept(
             problem = children.claim_problem(obj, claim)
             if problem is not None:
                 raise Rejected("StorageNotShared", str(problem))
-    token = training.spec.secrets.hub_token
-    if secrets is not None and token is not None and token.name not in secrets:
-        raise Rejected(
-            "SecretNotFound",
-            f"spec.secrets.hubToken.name: no Secret {token.name} in this namespace; create it with key {token.key}",
-        )
+    if secrets is not None:
+        _require_secrets(training.spec.secrets, secrets)
     try:
         plan = plan_stage(training, resolved, "train", 0, nodes, model=model)
         cache_plan = plan_stage(training, resolved, "cache", 0, nodes, model=model)
@@ -111,6 +110,20 @@ def accept(
     except sizing.NoFit as error:
         raise Rejected("UnsupportedGPU", str(error)) from None
     return Accepted(resolved, plan, cache_plan, tuple(str(correction) for correction in resolved.corrections))
+
+
+def _require_secrets(named: Secrets, there: frozenset[str]) -> None:
+    """Raise Rejected for a Secret that is named and does not exist: its pods would wait for ever."""
+    wanted = []
+    if (token := named.hub_token) is not None:
+        wanted.append(("hubToken.name", token.name, f"key {token.key}"))
+    if named.object_store is not None:
+        keys = [key for key, needed in OBJECT_STORE_KEYS.items() if needed]
+        wanted.append(("objectStore", named.object_store, f"keys {' and '.join(keys)}"))
+    for field, name, keys_text in wanted:
+        if name not in there:
+            message = f"spec.secrets.{field}: no Secret {name} in this namespace; create it with {keys_text}"
+            raise Rejected("SecretNotFound", message)
 
 
 def plan_stage(

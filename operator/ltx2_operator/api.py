@@ -285,13 +285,16 @@ def parse(obj: Mapping[str, Any]) -> LTX2Training:
 _OBJECT: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 # What to write where a text does not match its pattern.
 NAME_REMEDY: Final = "small letters, digits and dashes only, beginning and ending with a letter or digit"
+KEY_REMEDY: Final = "letters, digits, dots, dashes and underscores only"
 PATTERN_REMEDIES: Final = {
     "metadata.name": "small letters, digits and dashes only, beginning with a letter",
     "spec.storage.size": "write a quantity such as 200Gi",
     "spec.memory": "write auto, or a plan's name such as bf16/resident/keep:24",
     "spec.resumeFrom": "write another run's name, or a path inside the workspace such as "
     "runs/fox/checkpoints/step-0000500",
-    "spec.secrets.hubToken.key": "letters, digits, dots, dashes and underscores only",
+    "spec.secrets.hubToken.key": KEY_REMEDY,
+    "spec.configFrom.key": KEY_REMEDY,
+    "spec.configFrom.datasetsKey": KEY_REMEDY,
 }
 
 
@@ -346,12 +349,8 @@ def not_supported_yet(spec: Spec) -> list[Problem]:
     if spec.cache.shards > 1:
         found.append(Problem("spec.cache.shards", f"{spec.cache.shards} is not supported yet", "set it to 1"))
     for field, value in {
-        "spec.podTemplate": spec.pod_template,
-        "spec.configFrom": spec.config_from,
         "spec.secrets.trackerKey": spec.secrets.tracker_key,
-        "spec.secrets.objectStore": spec.secrets.object_store,
     }.items():
         if value is not None:
-            remedy = "paste the file under spec.config" if field == "spec.configFrom" else "remove it"
-            found.append(Problem(field, "not supported yet", remedy))
+            found.append(Problem(field, "not supported yet", "remove it"))
     return found

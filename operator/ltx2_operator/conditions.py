@@ -25,7 +25,16 @@ _ATTEMPT_ENDS: Final = frozenset(
 
 REASONS: Final[Mapping[str, frozenset[str]]] = {
     "Accepted": frozenset(
-        {"Valid", "InvalidConfig", "UnsupportedGPU", "StorageNotShared", "SecretNotFound", "NameTooLong"}
+        {
+            "Valid",
+            "InvalidConfig",
+            "UnsupportedGPU",
+            "StorageNotShared",
+            "SecretNotFound",
+            "ConfigMapNotFound",
+            "NameTooLong",
+            "Pending",
+        }
     ),
     "Cached": frozenset({"CacheReady", "CacheReused", "Pending", "CacheRunning", "CacheFailed", "WaitingForData"}),
     "Admitted": frozenset({"NotQueued", "QuotaReserved", "Pending", "WaitingForQuota", "Suspended", "Preempted"}),

@@ -59,6 +59,7 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
         )
         for one in group
     }  # fmt: skip
+    draft.status["configMap"] = children.config_map_name(draft.training.metadata.name, resolved.digest, plan)
     draft.actions += [Create(body) for body in made if body and (body["kind"], body["metadata"]["name"]) not in known]
     draft.actions.append(CreateJob(job, draft.training.metadata.name))
     if draft.status.get("pendingSince") is None and stage != "look":

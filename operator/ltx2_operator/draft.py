@@ -121,6 +121,11 @@ class Draft:
         """Whether a condition stands at True in the draft."""
         return conditions.is_true(self.status["conditions"], kind)
 
+    def false(self, kind: str) -> bool:
+        """Whether a condition stands at False in the draft."""
+        condition = conditions.get_condition(self.status["conditions"], kind)
+        return condition is not None and condition["status"] == FALSE
+
     def reason(self, kind: str) -> str:
         """The reason of a condition in the draft."""
         return conditions.reason_of(self.status["conditions"], kind)

@@ -27,8 +27,10 @@ from ltx2_job.exitcodes import Action
 from ltx2_job.workspace import read_json, write_json
 from ltx2_operator import attempts, conditions
 from ltx2_operator.classify import classify, last_word
-from ltx2_operator.draft import Create, CreateJob, Delete, Event
-from ltx2_operator.observed import Observed
+from ltx2_operator.draft import Create, CreateJob, Delete, DryRunJob, Event
+from ltx2_operator.form import CannotHonourError
+from ltx2_operator.observed import DryRun, Observed
+from ltx2_operator.processes import check_job
 from ltx2_operator.progress import READ_EVERY, PageError, fetch
 from ltx2_operator.progress import parse as parse_page
 from ltx2_operator.reconcile import reconcile
@@ -42,6 +44,7 @@ POLL_SECONDS: Final = 0.05
 # The exit code of a command whose run has failed for a reason that no process left with.
 REASON_CODES: Final = {
     "InvalidConfig": exitcodes.CONFIG, "NameTooLong": exitcodes.CONFIG, "UnsupportedGPU": exitcodes.CONFIG,
+    "ConfigMapNotFound": exitcodes.CONFIG,
     "StorageNotShared": exitcodes.CONFIG, "SecretNotFound": exitcodes.AUTH, "DataError": exitcodes.DATA,
     "StorageError": exitcodes.STORAGE, "EphemeralStorageExceeded": exitcodes.STORAGE, "AuthError": exitcodes.AUTH,
     "HostOutOfMemory": exitcodes.HOST_OUT_OF_MEMORY, "GPUOutOfMemory": exitcodes.GPU_OUT_OF_MEMORY,
@@ -95,6 +98,7 @@ class LocalRun:
     tell: Callable[[Event], None]
     model: Model | None = None
     sleep: Callable[[float], None] = time.sleep
+    _dry_run: DryRun | None = None
     _page: Mapping[str, Any] | None = None
     _page_at: datetime | None = None
     _killed: frozenset[str] | None = None  # the pods that a second Ctrl-C killed
@@ -136,11 +140,22 @@ class LocalRun:
                 self.save()
             elif isinstance(action, Create):
                 self.jobs.put(action.body)
+            elif isinstance(action, DryRunJob):
+                self._dry_run = self._tried(action.body)
             elif isinstance(action, Delete):
                 (self.jobs.delete_job if action.kind == "Job" else self.jobs.delete_pod)(action.name)
         for event in outcome.events:
             self.tell(event)
         return outcome.requeue_after
+
+    def _tried(self, body: Mapping[str, Any]) -> DryRun:
+        """What an API server would be asked: whether this Job can be had here."""
+        generation = int(self.obj["metadata"].get("generation") or 0)
+        try:
+            check_job(body)
+        except CannotHonourError as error:
+            return DryRun(generation, False, str(error))
+        return DryRun(generation, True)
 
     def _observe(self) -> Observed:
         killed = [pod for pod in self.jobs.pods if pod["metadata"]["name"] in (self._killed or ())]
@@ -158,6 +173,7 @@ class LocalRun:
             progress=self._progress(),
             model=self.model,
             volume_seen=True,
+            dry_run=self._dry_run,
         )
 
     def _progress(self) -> Mapping[str, Any] | None:

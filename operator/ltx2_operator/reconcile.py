@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ltx2_job.errors import ConfigError
-from ltx2_operator import attempts, conditions
-from ltx2_operator.acceptance import accepted, unreadable
+from ltx2_operator import attempts, conditions, config_source
+from ltx2_operator.accept import Rejected
+from ltx2_operator.acceptance import NODES_AGAIN, accepted, reject, tell_drift, unreadable
 from ltx2_operator.api import LAST_ATTEMPTS, parse
 from ltx2_operator.attempts import CACHE
 from ltx2_operator.between import between
@@ -44,9 +45,32 @@ def reconcile(obj: Mapping[str, Any], observed: Observed, now: datetime, setting
         training = parse(obj)
     except ConfigError:
         return unreadable(obj, observed, now)
-    draft = Draft.begin(obj, training, now)
-    _look(draft, observed, settings)
+    pasted, problem = obj, None
+    from_files = training.spec.config_from is not None
+    if from_files:
+        pasted, problem = _pasted(obj, observed)
+        training = parse(pasted)
+    draft = Draft.begin(pasted, training, now)
+    if problem is not None and not draft.status["attempt"]:
+        reject(draft, problem)
+    else:
+        if pasted is not obj:
+            tell_drift(draft, obj, observed)
+        _look(draft, observed, settings)
+    if from_files and draft.false("Accepted"):
+        draft.again_in(NODES_AGAIN)  # the files may be mended, which changes nothing of this object
     return _finish(draft, observed)
+
+
+def _pasted(obj: Mapping[str, Any], observed: Observed) -> tuple[Mapping[str, Any], Rejected | None]:
+    """The object with the files of spec.configFrom in it, or as it is and why they cannot be had."""
+    try:
+        pasted = config_source.inlined(obj, observed.configmaps)
+        parse(pasted)
+        return pasted, None
+    except ConfigError as error:
+        reason = "ConfigMapNotFound" if isinstance(error, config_source.NotThere) else "InvalidConfig"
+        return obj, Rejected(reason, str(error))
 
 
 def _look(draft: Draft, observed: Observed, settings: Settings) -> None:
@@ -54,7 +78,7 @@ def _look(draft: Draft, observed: Observed, settings: Settings) -> None:
     if attempts.terminal(draft.status) and not attempts.reopen(draft):
         _time_to_live(draft)
         return
-    if not accepted(draft, observed):
+    if not accepted(draft, observed, settings):
         return
     _adopt(draft, observed)
     if attempts.ended(draft.status):

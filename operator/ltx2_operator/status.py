@@ -151,6 +151,9 @@ class Status(StatusModel):
     config_hash: Annotated[str, Field(max_length=64)] | None = Field(
         default=None, description="SHA-256 of the resolved configuration."
     )
+    config_map: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="ConfigMap with the resolved configuration that the attempts were given."
+    )
     warnings: list[Sentence] = Field(
         default_factory=list,
         max_length=50,

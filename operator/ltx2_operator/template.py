@@ -3,7 +3,10 @@
 from typing import Final
 
 from ltx2_operator import access, placement, pod_template, pods
+from ltx2_operator.api import LTX2Training
 from ltx2_operator.pods import CONTAINER, Context, Modifier, Pod
+from ltx2_operator.settings import Settings
+from ltx2_operator.status import Plan
 
 MODIFIERS: Final[tuple[Modifier, ...]] = (
     pods.metadata,
@@ -41,3 +44,12 @@ def template(context: Context) -> Pod:
         modify(pod, context)
     patch = context.training.spec.pod_template
     return pod if patch is None else pod_template.patched(pod, patch, context.settings.pod_template)
+
+
+def check(training: LTX2Training, settings: Settings) -> None:
+    """Whether an installation takes spec.podTemplate, whatever the plan will be. Raises ConfigError."""
+    plan = Plan(
+        stage="train", gpu_class="cpu", device="cpu", vendor="none", gpu_count=0, flavour="cpu", memory="",
+        cpu_milli=1000, memory_bytes=1, shm_bytes=1, ephemeral_bytes=1, volume_bytes=1, predicted_peak_bytes=1,
+    )  # fmt: skip
+    template(Context(training, plan, 1, digest="", config_map="", claim="", service="", settings=settings))

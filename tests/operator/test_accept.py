@@ -6,7 +6,8 @@ import pytest
 
 from ltx2_operator.accept import resolve_spec
 from ltx2_operator.api import parse
-from ltx2_operator.observed import Observed
+from ltx2_operator.draft import DryRunJob
+from ltx2_operator.observed import DryRun, Observed
 from ltx2_operator.reconcile import reconcile
 from ltx2_operator.settings import Settings
 
@@ -48,7 +49,12 @@ def look(config=None, nodes=None, datasets=DATASETS, **spec):
         ({"learning_rat": 1e-4}, {}, "InvalidConfig", ("spec.config.learning_rat: ", "learning_rate")),
         ({"enable_group_offload": True}, {}, "InvalidConfig", ("enable_group_offload", "not supported yet")),
         ({}, {"datasets": []}, "InvalidConfig", ("dataset",)),
-        ({}, {"podTemplate": {"spec": {}}}, "InvalidConfig", ("spec.podTemplate: not supported yet",)),
+        (
+            {},
+            {"podTemplate": {"spec": {"hostNetwork": True}}},
+            "InvalidConfig",
+            ("spec.podTemplate.spec.hostNetwork: True", "remove it"),
+        ),
         ({}, {"gpu": {"class": "h20"}}, "UnsupportedGPU", ("spec.gpu.class: h20 is no GPU class; did you mean h200?",)),
         ({}, {"gpu": {"class": "auto"}}, "UnsupportedGPU", ("auto needs to read the cluster's nodes", "ltx2 gpus")),
         ({}, {"gpu": {"class": "rtx-4090"}}, "UnsupportedGPU", ("what would fit", "rtx-4090 has 23.3 GiB")),
@@ -97,3 +103,70 @@ def test_the_run_to_train_on_from_reaches_the_jobs_configuration():
         assert resolved.dump()["config"]["resume_from_checkpoint"] == (reference or "latest")
         hashes.add(resolved.digest)
     assert len(hashes) == 3
+
+
+PATCH = {"spec": {"nodeSelector": {"zone": "a"}}}
+
+
+def tried(answer=None, **spec):
+    """A look at a training with a podTemplate, with what the API server said of its Job."""
+    obj = {
+        "apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training",
+        "metadata": {"name": "fox", "namespace": "ml", "uid": "u", "generation": 3},
+        "spec": {"gpu": {"class": "h200"}, "config": CONFIG, "datasets": DATASETS, "podTemplate": PATCH, **spec},
+    }  # fmt: skip
+    outcome = reconcile(obj, Observed(dry_run=answer), NOW, Settings())
+    return outcome, next(one for one in outcome.status["conditions"] if one["type"] == "Accepted")
+
+
+def test_a_pod_template_is_shown_to_the_api_server_before_it_is_accepted():
+    """Mutation caught: an answer to another generation that counts."""
+    for answer in (None, DryRun(2, True), DryRun(2, False, "old")):
+        outcome, accepted = tried(answer)
+        (action,) = outcome.actions
+        assert isinstance(action, DryRunJob)
+        assert action.body["spec"]["template"]["spec"]["nodeSelector"] == {"zone": "a"}
+        assert (accepted["status"], accepted["reason"], outcome.requeue_after) == ("Unknown", "Pending", 0)
+        assert (outcome.status["attempt"], outcome.status["state"]) == (0, "Pending")
+    outcome, accepted = tried(DryRun(3, True, warnings=("spec.template: deprecated",)))
+    assert (accepted["status"], outcome.status["warnings"]) == ("True", ["spec.template: deprecated"])
+    assert not [action for action in outcome.actions if isinstance(action, DryRunJob)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (DryRun(3, False, "spec.template.spec.nodeSelector: bad"), "spec.podTemplate: spec.template.spec.nodeSelector"),
+        (DryRun(3, True, warnings=('would violate PodSecurity "restricted:latest": x',)), "PodSecurity"),
+        (DryRun(3, True, warnings=('unknown field "spec.template.spec.tolerationz"',)), "mend its name"),
+    ],
+)
+def test_what_the_server_says_against_a_pod_template_is_passed_on_and_asked_again(answer, words):
+    outcome, accepted = tried(answer)
+    assert (accepted["status"], accepted["reason"], outcome.requeue_after) == ("False", "InvalidConfig", 60)
+    assert words in accepted["message"] and accepted["message"].startswith("spec.podTemplate: ")
+    assert outcome.actions == []
+
+
+@pytest.mark.parametrize(
+    ("secrets", "there", "words"),
+    [
+        ({"hubToken": {"name": "hub"}}, {"store"}, "spec.secrets.hubToken.name: no Secret hub"),
+        ({"objectStore": "store"}, {"hub"}, "spec.secrets.objectStore: no Secret store"),
+        ({"objectStore": "store", "hubToken": {"name": "hub"}}, {"hub"}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_named(secrets, there, words):
+    obj = {
+        "apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training",
+        "metadata": {"name": "fox", "namespace": "ml", "uid": "u", "generation": 1},
+        "spec": {"gpu": {"class": "h200"}, "config": CONFIG, "datasets": DATASETS, "secrets": secrets},
+    }  # fmt: skip
+    for names, expected in ((there, "False"), ({"hub", "store"}, "True"), (None, "True")):
+        seen = Observed(secrets=None if names is None else frozenset(names))
+        outcome = reconcile(obj, seen, NOW, Settings())
+        accepted = next(one for one in outcome.status["conditions"] if one["type"] == "Accepted")
+        assert accepted["status"] == expected
+        if expected == "False":
+            assert (accepted["reason"], outcome.requeue_after) == ("SecretNotFound", 60)
+            assert words in accepted["message"]

@@ -18,6 +18,7 @@ from ltx2_operator import machine
 from ltx2_operator.cli import PASSED_THROUGH, VERBS, main, preflight
 from ltx2_operator.cli.words import quoted
 from ltx2_operator.machine import LocalGpu, detect, parse_nvidia
+from ltx2_operator.manifest import parse
 
 CONFIG = {
     "pretrained_model_name_or_path": "Lightricks/LTX-2", "model_flavour": "dev", "model_type": "lora",
@@ -301,10 +302,36 @@ def test_rendered_yaml_runs_to_the_same_lora_as_the_manifest(here, capfd):
     assert (here / "runs/fox/lora.safetensors").read_bytes() != lora
 
 
+def test_files_of_a_configmap_in_the_same_file_are_used(here, capfd):
+    """Mutation caught: `render` that prints a Job for other files than the ConfigMap holds."""
+    file = here / write(here, gpu={"class": "cpu"})
+    document = json.loads(file.read_text())
+    del document["spec"]["config"], document["spec"]["datasets"]
+    document["spec"]["configFrom"] = {"name": "files", "datasetsKey": "data.json"}
+    rates = []
+    for rate in (1e-4, 3e-4):
+        data = {"config.json": json.dumps(CONFIG | {"learning_rate": rate}), "data.json": json.dumps(DATASETS)}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": data}
+        file.write_text("---\n".join(json.dumps(one) + "\n" for one in (document, body)))
+        assert main(["render", str(file)]) == 0, capfd.readouterr().err
+        maps = [one.body for one in parse(capfd.readouterr().out, file) if one.kind == "ConfigMap"]
+        rates.append({json.loads(one["data"]["config.json"])["learning_rate"] for one in maps})
+    assert rates == [{1e-4}, {3e-4}]
+    file.write_text(json.dumps(document))
+    assert main(["check", str(file)]) == 78
+    assert "spec.configFrom.name: there is no ConfigMap files; put it as a document" in capfd.readouterr().err
+
+
+def test_check_says_what_only_some_installations_take_of_a_pod_template(here, capfd):
+    patch = {"spec": {"volumes": [{"name": "d", "hostPath": {"path": "/d"}}]}}
+    main(["check", write(here, gpu={"class": "cpu"}, podTemplate=patch)])
+    assert "not everywhere: spec.podTemplate.spec.volumes[name=d].hostPath" in capfd.readouterr().out
+    assert main(["check", write(here, gpu={"class": "cpu"}, podTemplate={"spec": {"restartPolicy": "Always"}})]) == 78
+    assert "spec.podTemplate.spec.restartPolicy" in capfd.readouterr().err
+
+
 def test_render_makes_what_a_cluster_gets_without_an_owner(here, capfd):
     assert main(["render", write(here, gpu={"class": "h200"}, nodes=2)]) == 0
-    from ltx2_operator.manifest import parse
-
     found = parse(capfd.readouterr().out, Path("rendered"))
     assert sorted(document.kind for document in found) == [
         "ConfigMap",

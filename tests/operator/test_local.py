@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 import stand_in_job
-from ltx2_operator import children, local
+from ltx2_operator import children, local, template
 from ltx2_operator.classify import classify, job_condition
 from ltx2_operator.local import Interrupts, LocalRun, new_object, run_rendered, same_run
 from ltx2_operator.processes import CannotHonourError, GpusMissingError, Machine, SecretMissingError, check_job
-from ltx2_operator.settings import Settings
+from ltx2_operator.settings import CertificateAuthority, Proxy, Settings
 from ltx2_operator.standin import LocalJobs
 from ltx2_operator.status import Plan
+from trainings import context
 
 DATA = Path(__file__).parent / "data" / "verdicts"
 BASE = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
@@ -458,6 +459,62 @@ def walk(place, obj, clock, interrupts=None, sleep=None, settings=SETTINGS):
 
 def fresh(**spec):
     return new_object(manifest(**spec), None, datetime(2026, 11, 22, tzinfo=UTC))
+
+
+def test_a_pod_template_reaches_the_process(place):
+    """Every part of it that a process has: its variables; a node selector has no meaning here."""
+    job = {"name": "job", "env": [{"name": "NCCL_DEBUG", "value": "WARN"}], "resources": {"limits": {"memory": "9Gi"}}}
+    code, _, _ = walk(place, fresh(podTemplate={"spec": {"nodeSelector": {"a": "b"}, "containers": [job]}}), Clock())
+    assert code == 0
+    assert [call["env"]["NCCL_DEBUG"] for call in calls(place)] == ["WARN", "WARN"]
+
+
+@pytest.mark.parametrize(
+    ("pod_template", "words"),
+    [
+        ({"containers": [{"name": "side", "image": "x"}]}, "spec.template.spec.containers: 2 of them"),
+        ({"initContainers": [{"name": "i", "image": "x"}]}, "spec.template.spec.initContainers"),
+        ({"volumes": [{"name": "n", "nfs": {"server": "s", "path": "/"}}]}, "spec.template.spec.volumes[0].nfs"),
+        ({"hostNetwork": True}, "spec.podTemplate.spec.hostNetwork: True is not allowed"),
+    ],
+)
+def test_what_a_process_cannot_honour_of_a_pod_template_is_refused_before_anything_runs(place, pod_template, words):
+    code, run, told = walk(place, fresh(podTemplate={"spec": pod_template}), Clock())
+    assert (code, calls(place), run.status["attempt"]) == (78, [], 0)
+    assert words in local.failure_sentence(run.status)
+    assert [event.reason for event in told] == ["Rejected"]
+
+
+def test_the_proxy_of_an_installation_reaches_the_process_and_its_certificates_are_a_file(place):
+    """Mutation caught: a path of the pod that reaches the process as it is, where no such file lies."""
+    settings = SETTINGS.model_copy(
+        update={"proxy": Proxy(https="http://proxy:3128"), "ca": CertificateAuthority(config_map="ca", key="pem")}
+    )
+    clock = Clock()
+    jobs = jobs_of(place, clock)
+    jobs.put({"kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"pem": "-----BEGIN"}})
+    run_job(place, jobs, clock, *rendered(settings=settings))
+    env = calls(place)[0]["env"]
+    assert env["HTTPS_PROXY"] == env["https_proxy"] == "http://proxy:3128"
+    assert env["SSL_CERT_FILE"].endswith("/ca/ca.crt") and not env["SSL_CERT_FILE"].startswith("/etc/ltx2-ca")
+
+
+def test_the_keys_of_an_object_store_come_from_the_environment_and_only_two_are_needed(place):
+    _, job = rendered()
+    job["spec"]["template"] = template.template(context(PLAN, SETTINGS, secrets={"objectStore": "store"}))
+    named = {("store", "AWS_ACCESS_KEY_ID"): "id", ("store", "AWS_SECRET_ACCESS_KEY"): "key"}
+    configmap = {"kind": "ConfigMap", "metadata": {"name": "my-style-12345678"}}
+    configmap["data"] = dict.fromkeys(("config.json", "datasets.json", "plan.json"), "{}")
+    clock = Clock()
+    run_job(place, jobs_of(place, clock, secret=lambda name, key, _: named.get((name, key))), clock, configmap, job)
+    env = calls(place)[0]["env"]
+    assert {key: value for key, value in env.items() if key.startswith("AWS_")} == {
+        "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key",
+    }  # fmt: skip
+    with pytest.raises(SecretMissingError, match=r"Secret store .* export AWS_ACCESS_KEY_ID instead"):
+        jobs = jobs_of(place, clock)
+        jobs.put(configmap)
+        jobs.create({**job, "metadata": {**job["metadata"], "name": "other"}})
 
 
 def test_a_run_walks_cache_and_train_and_keeps_its_state(place):

@@ -4,7 +4,7 @@ import copy
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ltx2_job.estimate import Model
 from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
 from ltx2_job.models.sources import open_source
 from ltx2_job.workspace import RunFolder, Workspace
-from ltx2_operator import manifest, sizing
+from ltx2_operator import config_source, manifest, sizing
 from ltx2_operator.accept import configuration, resolve_spec
 from ltx2_operator.api import LTX2Training, not_supported_yet, parse
 from ltx2_operator.fields import API_VERSION, KIND, NAME_MAX
@@ -99,7 +99,21 @@ def read(path: Path, workspace: Path) -> Order:
     documents = manifest.load(path)
     if "kind" not in documents[0].body and "apiVersion" not in documents[0].body:
         return from_config(path, workspace, environ=os.environ)
-    return from_manifest(manifest.training(documents), workspace)
+    return from_manifest(training_of(documents), workspace)
+
+
+def training_of(documents: list[manifest.Document]) -> manifest.Document:
+    """The one LTX2Training among the documents, with the files that its configFrom names in another document.
+
+    Raises manifest.ManifestError, ConfigError.
+    """
+    document = manifest.training(documents)
+    configmaps = [one.body for one in documents if one.kind == "ConfigMap"]
+    try:
+        return replace(document, body=config_source.inlined(document.body, configmaps))
+    except config_source.NotThere as error:
+        remedy = "put it as a document of its own into this file (--- between two)"
+        raise ConfigError([replace(problem, remedy=remedy) for problem in error.problems]) from None
 
 
 def name_of(resolved: Resolved, workspace: Path) -> str:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_job.config import resolve
-from ltx2_job.errors import NoInputError
+from ltx2_job.errors import ConfigError, NoInputError
 from ltx2_job.workspace import Workspace
-from ltx2_operator import manifest
+from ltx2_operator import manifest, template
 from ltx2_operator.accept import configuration
-from ltx2_operator.api import API_VERSION, KIND, not_supported_yet, parse
+from ltx2_operator.api import API_VERSION, KIND, LTX2Training, not_supported_yet, parse
 from ltx2_operator.cli import inputs
+from ltx2_operator.settings import PodTemplate, Settings
 
 
 def readable(path: Path, workspace: Path, *, estimating: bool = False) -> tuple[inputs.Order, list[str]]:
@@ -23,11 +24,12 @@ def readable(path: Path, workspace: Path, *, estimating: bool = False) -> tuple[
     body = documents[0].body
     notes: list[str] = []
     if "kind" in body or "apiVersion" in body:
-        body = manifest.training(documents).body
+        body = inputs.training_of(documents).body
         training = parse({key: value for key, value in body.items() if key != "status"})
         notes += [
             f"not supported yet: {problem.field}; {problem.remedy}" for problem in not_supported_yet(training.spec)
         ]
+        notes += _pod_template(training)
         resolved = resolve(configuration(training), training.spec.datasets, workspace=workspace)
     else:
         if estimating:
@@ -71,3 +73,14 @@ def _datasets_beside(body: dict[str, Any], path: Path, workspace: Path) -> tuple
         return body, []
     note = f"data_backend_config: {named} is not in this workspace; read {beside} instead"
     return {**body, "data_backend_config": str(beside.resolve())}, [note]
+
+
+def _pod_template(training: LTX2Training) -> list[str]:
+    """What of spec.podTemplate only some installations take. Raises ConfigError for what none takes."""
+    everything = PodTemplate(allow_host_path=True, allow_privileged=True, allow_service_account=True)
+    template.check(training, Settings(pod_template=everything))
+    try:
+        template.check(training, Settings())
+    except ConfigError as error:
+        return [f"not everywhere: {problem}" for problem in error.problems]
+    return []

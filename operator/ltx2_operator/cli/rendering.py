@@ -15,7 +15,7 @@ from ltx2_operator.settings import Settings
 
 def render(args: Namespace) -> int:
     """Print ConfigMaps, claim, Service and the first attempt's Jobs. `auto` looks at this machine."""
-    order = inputs.from_manifest(manifest.training(manifest.load(args.file)), args.workspace)
+    order = inputs.from_manifest(inputs.training_of(manifest.load(args.file)), args.workspace)
     for correction in order.corrections:
         print(f"corrected: {correction}", file=sys.stderr)
     sys.stdout.write(manifest.dump(documents(inputs.choose(order, detect()), Settings())))

@@ -37,7 +37,7 @@ def run(args: Namespace) -> int:
     secrets = manifest.secrets(documents)
     if any(document.kind == "Job" for document in documents):
         return _rendered(documents, workspace, secrets)
-    order = inputs.from_manifest(manifest.training(documents), workspace)
+    order = inputs.from_manifest(inputs.training_of(documents), workspace)
     return _train(order, secrets, f"ltx2 run {args.file}", str(args.file))
 
 

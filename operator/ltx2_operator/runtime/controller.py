@@ -129,7 +129,7 @@ class Controller:
             answer, at = self._dry_runs.get(str(obj["metadata"]["uid"]), (None, None))
         if answer is None or at is None:
             return None
-        old = not answer.ok and (self._now() - at).total_seconds() >= REFUSAL_HOLDS
+        old = (not answer.ok or answer.warnings) and (self._now() - at).total_seconds() >= REFUSAL_HOLDS
         return None if old or answer.generation != int(obj["metadata"].get("generation") or 0) else answer
 
     def _remember(self, key: Key, obj: Mapping[str, Any] | None) -> None:

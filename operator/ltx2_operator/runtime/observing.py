@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ltx2_operator import attempts
+from ltx2_operator import attempts, config_source
 from ltx2_operator.classify import is_alive
 from ltx2_operator.observed import DryRun, Observed, attempt_of, job_finished
 from ltx2_operator.pods import UID_LABEL
 from ltx2_operator.runtime.client import METADATA_ONLY, Api, NotFound
-from ltx2_operator.runtime.kinds import CLAIMS, CORE_EVENTS, SECRETS, WORKLOADS
+from ltx2_operator.runtime.kinds import CLAIMS, CONFIG_MAPS, CORE_EVENTS, SECRETS, WORKLOADS
 from ltx2_operator.runtime.pages import Pages
 from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
@@ -47,6 +47,7 @@ class Watcher:
         return Observed(
             jobs=jobs,
             pods=pods,
+            configmaps=[] if over else self._configmaps(obj),
             claims=[] if quiet else self._claims(obj),
             nodes=None if self.nodes is None else self.nodes.all(),
             secrets=None if quiet or not self.secret_reader else self._secrets(obj),
@@ -55,6 +56,16 @@ class Watcher:
             workloads=[] if quiet else self._workloads(key[0], jobs),
             dry_run=dry_run,
         )
+
+    def _configmaps(self, obj: Body) -> list[dict[str, Any]]:
+        """Those that spec.configFrom needs, as far as they exist; of a running one too, to tell that they changed."""
+        found = []
+        for name in config_source.wanted_configmaps(obj):
+            try:
+                found.append(self.api.get(CONFIG_MAPS.path(obj["metadata"]["namespace"], name)))
+            except NotFound:
+                continue
+        return found
 
     def _claims(self, obj: Body) -> list[dict[str, Any]]:
         """The claim that the spec names, or that would be made."""
@@ -101,8 +112,8 @@ class Watcher:
 
 def secret_names(obj: Body) -> set[str]:
     """Names under spec.secrets, as far as they can be read as such."""
-    references = _mapping(_mapping(obj.get("spec")).get("secrets")).values()
-    names = {_mapping(one).get("name") for one in references}
+    references = _mapping(_mapping(obj.get("spec")).get("secrets"))
+    names = {one if key == "objectStore" else _mapping(one).get("name") for key, one in references.items()}
     return {name for name in names if isinstance(name, str) and name}
 
 

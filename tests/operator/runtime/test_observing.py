@@ -32,7 +32,7 @@ def child(kind, name, *, uid="u1", spec=None, **status):
     return {"kind": kind, "metadata": metadata, "spec": spec or {}, "status": status}
 
 
-def look(server, *children, secret_reader=True):
+def look(server, *children, secret_reader=True, obj=OBJ):
     jobs, pods = Store(), Store()
     for one in children:
         (jobs if one["kind"] == "Job" else pods).put(one)
@@ -40,7 +40,7 @@ def look(server, *children, secret_reader=True):
     pages = Pages(1, lambda key: None)
     pages.want = lambda key, host: wanted.append(host)
     watcher = Watcher(server, jobs, pods, None, pages, secret_reader)
-    return watcher.observe(OBJ, None), wanted[0]
+    return watcher.observe(obj, None), wanted[0]
 
 
 def test_before_any_pod_the_named_claim_and_secrets_are_asked_for_without_their_contents():
@@ -101,6 +101,23 @@ def test_what_waits_is_looked_at_again():
     assert is_pending([child("Job", "j", spec={"suspend": True})], [])
     assert not is_pending([done], [])
     assert not is_pending([child("Job", "j")], [child("Pod", "p", phase="Running")])
+
+
+def test_the_secrets_and_configmaps_that_a_spec_names():
+    secrets = {"hubToken": {"name": "hub", "key": "t"}, "objectStore": "store"}
+    assert secret_names({"spec": {"secrets": secrets}}) == {"hub", "store"}
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_configmaps_are_asked_for_where_a_spec_names_them(phase):
+    """Of a running one, too; those that are missing are left out."""
+    server = Server(files={"metadata": {"name": "files"}})
+    status = {"attempt": 1, "configMap": "fox-12345678"}
+    obj = {**OBJ, "spec": {"configFrom": {"name": "files"}}, "status": status}
+    seen, _ = look(server, child("Pod", "p", phase=phase), obj=obj)
+    assert [one["metadata"]["name"] for one in seen.configmaps] == ["files"]
+    assert {name for name, *_ in server.asked} >= {"files", "fox-12345678"}
+    assert look(server, obj={**OBJ, "status": status})[0].configmaps == []
 
 
 @pytest.mark.parametrize("spec", [None, "text", {"secrets": 5}, {"secrets": {"hubToken": "x"}}, {"secrets": {"a": {}}}])
