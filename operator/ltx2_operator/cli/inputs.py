@@ -15,12 +15,13 @@ from ltx2_job.estimate import Model
 from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
 from ltx2_job.models.sources import open_source
 from ltx2_job.workspace import RunFolder, Workspace
-from ltx2_operator import config_source, manifest, sizing
+from ltx2_operator import config_source, manifest, sizing, template
 from ltx2_operator.accept import configuration, resolve_spec
 from ltx2_operator.api import LTX2Training, not_supported_yet, parse
 from ltx2_operator.fields import API_VERSION, KIND, NAME_MAX
 from ltx2_operator.gpus import AUTO
 from ltx2_operator.machine import LocalGpu, classes
+from ltx2_operator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def from_manifest(document: manifest.Document, workspace: Path) -> Order:
     problems = not_supported_yet(training.spec)
     if problems:
         raise ConfigError(problems)
+    template.check(training, Settings())
     resolved = resolve(configuration(training), training.spec.datasets, workspace=workspace)
     resolved.require_supported()
     if training.spec.datasets is None:

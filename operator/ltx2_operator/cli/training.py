@@ -17,7 +17,7 @@ from ltx2_job.finished import finished
 from ltx2_job.workspace import read_json
 from ltx2_operator import accept, conditions, host, local, manifest
 from ltx2_operator.api import parse
-from ltx2_operator.cli import inputs, preflight
+from ltx2_operator.cli import inputs, preflight, rendering
 from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
 from ltx2_operator.doctor.hub import token_of
 from ltx2_operator.draft import Event
@@ -61,6 +61,10 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
     plan = accept.plan_stage(order.training, order.resolved, "train", 0, None, model=order.model)
     cache_plan = accept.plan_stage(order.training, order.resolved, "cache", 0, None, model=order.model)
     preflight.require(order, (cache_plan, plan), found)
+    if order.training.spec.pod_template is not None:
+        for body in rendering.documents(order, Settings()):
+            if body["kind"] == "Job":
+                check_job(body)
     have = host_memory()
     if have is not None:
         host.require(order.training.spec, order.resolved, (cache_plan, plan), have, order.model)
