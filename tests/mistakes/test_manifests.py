@@ -75,7 +75,6 @@ MISTAKES = [
     mistake("a deadline as words", 78, "spec.activeDeadlineSeconds", "'2h'", "integer", change=edit(GPU, GPU + "  activeDeadlineSeconds: 2h\n")),
     mistake("something not supported yet", 78, "spec.cache.shards", "not supported yet", "set it to 1", change=edit(GPU, GPU + "  cache: {shards: 2}\n")),
     mistake("a pod patch that restarts", 78, "spec.podTemplate.spec.restartPolicy", "'Always'", "spec.retries", change=edit(GPU, GPU + "  podTemplate: {spec: {restartPolicy: Always}}\n")),
-    mistake("a second container", 64, "spec.template.spec.containers", "2 of them", "one process is one container", change=edit(GPU, GPU + "  podTemplate: {spec: {containers: [{name: side, image: x}]}}\n")),
     mistake("a ConfigMap that is elsewhere", 78, "spec.configFrom.name", "no ConfigMap a", "document", change=both(edit("  config:\n", "  configFrom: {name: a}\n"), edit("    pretrained_model_name_or_path: models/ltx-2-tiny.safetensors\n    max_train_steps: 5\n    validation_disable: true\n", ""))),
     mistake("config from two places", 78, "spec", "exactly one of config and configFrom", "paste", change=edit(GPU, GPU + "  configFrom: {name: a}\n")),
     mistake("config as text", 78, "spec.config", "'config.json' is no mapping", "write keys and values under it", change=both(edit("  config:\n", "  config: config.json\n"), edit("    pretrained_model_name_or_path: models/ltx-2-tiny.safetensors\n    max_train_steps: 5\n    validation_disable: true\n", ""))),

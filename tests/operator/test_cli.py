@@ -322,6 +322,21 @@ def test_files_of_a_configmap_in_the_same_file_are_used(here, capfd):
     assert "spec.configFrom.name: there is no ConfigMap files; put it as a document" in capfd.readouterr().err
 
 
+def test_what_only_a_cluster_can_do_of_a_pod_template_is_refused_here_in_one_line(here, capfd):
+    """Nothing is written: the same file is fine for a cluster, and `render` prints it."""
+    patch = {"spec": {"containers": [{"name": "side", "image": "x"}]}}
+    file = write(here, gpu={"class": "cpu"}, podTemplate=patch)
+    assert main(["run", file]) == 64
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "spec.template.spec.containers: 2 of them; one process is one container" in line
+    assert not (here / "runs").exists() and calls(here) == []
+    assert main(["render", file]) == 0
+    jobs = [one.body for one in parse(capfd.readouterr().out, here) if one.kind == "Job"]
+    assert [[box["name"] for box in one["spec"]["template"]["spec"]["containers"]] for one in jobs] == [
+        ["side", "job"], ["side", "job"],
+    ]  # fmt: skip
+
+
 def test_check_says_what_only_some_installations_take_of_a_pod_template(here, capfd):
     patch = {"spec": {"volumes": [{"name": "d", "hostPath": {"path": "/d"}}]}}
     main(["check", write(here, gpu={"class": "cpu"}, podTemplate=patch)])
