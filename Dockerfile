@@ -19,9 +19,9 @@ WORKDIR /workspace
 # What builds, and stays out of every image.
 FROM base AS tools
 ARG PYTHON_INDEX=https://pypi.org/simple
-ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PIP_CERT
 COPY images/build.txt /build/
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     pip install --no-cache-dir --no-deps --only-binary=:all: --require-hashes \
        --index-url "${PYTHON_INDEX}" -r /build/build.txt
 
@@ -47,9 +47,9 @@ RUN pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir /whe
 
 FROM base AS operator
 ARG PYTHON_INDEX=https://pypi.org/simple
-ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PIP_CERT
 COPY --from=requirements /requirements/operator.txt /opt/ltx2/requirements/
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     pip --python "${VIRTUAL_ENV}" install --no-cache-dir --no-deps --only-binary=:all: --require-hashes \
        --index-url "${PYTHON_INDEX}" -r /opt/ltx2/requirements/operator.txt
 COPY --from=code /opt/ltx2 /opt/ltx2
@@ -66,20 +66,20 @@ LABEL org.opencontainers.image.title="LTX-2 training operator" \
 # All of a job but torch and what its wheels bring: the same layer below the three flavours.
 FROM base AS job
 ARG PYTHON_INDEX=https://pypi.org/simple
-ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PIP_CERT
 COPY --from=requirements /requirements/job.txt /opt/ltx2/requirements/
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     pip --python "${VIRTUAL_ENV}" install --no-cache-dir --no-deps --only-binary=:all: --require-hashes \
        --index-url "${PYTHON_INDEX}" -r /opt/ltx2/requirements/job.txt
 
 FROM job AS job-cpu
 ARG PYTHON_INDEX=https://pypi.org/simple
-ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PIP_CERT
 # Torch's index of CPU wheels (https://download.pytorch.org/whl/cpu) makes an image of a quarter of the size. Without
 # it the torch of uv.lock is installed, which is built for CUDA and runs on a CPU too.
 ARG CPU_INDEX=
 COPY --from=requirements /requirements/cpu.txt /opt/ltx2/requirements/
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     pip="pip --python ${VIRTUAL_ENV}" \
     && if [ -n "${CPU_INDEX}" ]; then set -- --index-url "${CPU_INDEX}" \
            "$(sed -nE 's/^(torch==[0-9.]+).*/\1+cpu/p' /opt/ltx2/requirements/cpu.txt)"; \
@@ -99,11 +99,11 @@ LABEL org.opencontainers.image.title="LTX-2 training job (CPU)" \
 
 FROM job AS job-cuda
 ARG PYTHON_INDEX=https://pypi.org/simple
-ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PIP_CERT
 ARG CUDA_VERSION=13.0
 COPY --from=requirements /requirements/cuda.txt /opt/ltx2/requirements/
 # The last line holds torch to what the label says, and to Blackwell: B200 is sm_100, RTX 50 and RTX PRO 6000 sm_120.
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     pip --python "${VIRTUAL_ENV}" install --no-cache-dir --no-deps --only-binary=:all: --require-hashes \
        --index-url "${PYTHON_INDEX}" -r /opt/ltx2/requirements/cuda.txt \
     && pip --python "${VIRTUAL_ENV}" check \
@@ -126,12 +126,12 @@ LABEL org.opencontainers.image.title="LTX-2 training job (CUDA ${CUDA_VERSION})"
 
 FROM job AS job-rocm
 ARG PYTHON_INDEX=https://pypi.org/simple
-ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PIP_CERT
 ARG ROCM_VERSION=7.2
 ARG ROCM_INDEX=https://download.pytorch.org/whl/rocm${ROCM_VERSION}
 COPY --from=requirements /requirements/rocm.txt /opt/ltx2/requirements/
 # Exact versions with torch's local suffix: only ROCM_INDEX can have them, whichever index is asked first.
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     pip --python "${VIRTUAL_ENV}" install --no-cache-dir --no-deps --only-binary=:all: \
        --index-url "${PYTHON_INDEX}" --extra-index-url "${ROCM_INDEX}" -r /opt/ltx2/requirements/rocm.txt \
     && pip --python "${VIRTUAL_ENV}" check \

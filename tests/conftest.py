@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from clips import demo_clips
+
 ROOT = Path(__file__).resolve().parents[1]
 _MODELS = ROOT / "job" / "ltx2_job" / "models"
 # What decides the bytes of a tiny model.
@@ -51,3 +53,9 @@ def tiny20() -> Path:
 def tiny23() -> Path:
     """A tiny LTX-2.3 as a combined file, Gemma beside it. Shared and read-only: copy it before changing it."""
     return _tiny("2.3")
+
+
+@pytest.fixture(scope="session")
+def real_clips() -> Path:
+    """Folder of bigbuckbunny, bikes and carphone with their captions. Shared and read-only."""
+    return demo_clips()

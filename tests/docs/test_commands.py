@@ -18,13 +18,15 @@ RUN = [command for command in COMMANDS if command.mark is None]
 MARKED = [command for command in COMMANDS if command.mark is not None]
 # Programs that may stand in a shell block; one that is new here is looked at before it is run by every test.
 KNOWN = {
-    "ltx2", "ltx2-job", "make", "python", "pip", "apt-get", "kubectl", "helm", "hf",
+    "ltx2", "ltx2-job", "make", "python", "pip", "apt-get", "kubectl", "helm", "hf", "docker", "podman",
     "cp", "mkdir", "ls", "cat", "cd", "source",
 }  # fmt: skip
 # What kubectl and helm do without an API server.
 OFFLINE = re.compile(r"(kubectl kustomize|helm (template|lint|package|show|dependency|version))\b")
 INSTALLERS = re.compile(r"(pip install|make setup|apt-get install)\b")
-LONG = re.compile(r"(make (test|test-[a-z]+|lint|cluster|cluster-down)|python benchmarks/[a-z_]+\.py)\b")
+LONG = re.compile(
+    r"(make (test|test-[a-z]+|lint|cluster|cluster-down|images)|python benchmarks/[a-z_]+\.py|(docker|podman) build)\b"
+)
 ONLY_ON_A_GPU = "not on this machine: spec.gpu.class"
 
 

@@ -54,7 +54,7 @@ def build(target: str, tag: str = "test", context: Path = ROOT, **arguments: str
     command = ["build", "--isolation=chroot", "--network=host", "--layers", "--target", target, "-t", name]
     command += [f"--build-arg={key}={value}" for key, value in sorted(given.items())]
     if _BUNDLE.exists():  # whom this machine trusts, the build trusts
-        command.append(f"--secret=id=ca,src={_BUNDLE}")
+        command += [f"--secret=id=ca,src={_BUNDLE}", "--build-arg=PIP_CERT=/run/secrets/ca"]
     with one_build_at_a_time():
         podman(*command, str(context))
     return name
