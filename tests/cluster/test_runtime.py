@@ -37,7 +37,8 @@ def training(name: str, **spec: Any) -> dict[str, Any]:
 def defined(control_plane: Any) -> Any:
     """The control plane with LTX2Training defined."""
     control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "configs/crd/ltx2trainings.ltx2.dev.yaml"))
-    control_plane.kubectl("wait", "crd/ltx2trainings.ltx2.dev", "--for=condition=Established", "--timeout=30s")
+    wait = ("wait", "crd/ltx2trainings.ltx2.dev", "--for=condition=Established", "--timeout=30s")
+    until(lambda: control_plane.kubectl.run(*wait).returncode == 0, "the definition")  # at first it has no conditions
     return control_plane
 
 
@@ -260,3 +261,52 @@ def test_a_dry_run_makes_nothing_and_brings_the_servers_warnings_and_refusals(
     assert not refused.ok
     assert "restartPolicy" in refused.message
     assert see("jobs")["items"] == []
+
+
+def acceptance(see: Any, name: str, status: str) -> dict[str, Any]:
+    """The condition Accepted of a training, as soon as it has this status."""
+
+    def found() -> Any:
+        conditions = see("ltx2training", name).get("status", {}).get("conditions", [])
+        return [one for one in conditions if (one["type"], one["status"]) == ("Accepted", status)]
+
+    accepted: dict[str, Any] = until(found, f"Accepted={status} of {name}")[0]
+    return accepted
+
+
+def test_a_pod_template_is_in_the_job_or_its_refusal_has_the_servers_words(
+    defined: Any, namespace: str, start: Start, see: Any, apply: Any
+) -> None:
+    """An unknown field, a value that no pod may have, a pod that the namespace forbids, and one that is taken."""
+    defined.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    start(jobs={"podTemplate": {"allowPrivileged": True}})
+    refused = {
+        "typo": ({"spec": {"nodeSelectr": {"a": "b"}}}, 'unknown field "spec.template.spec.nodeSelectr"'),
+        "value": ({"spec": {"tolerations": [{"key": "a", "operator": "Perhaps"}]}}, "Perhaps"),
+        "rights": ({"spec": {"hostNetwork": True}}, "would violate PodSecurity"),
+    }
+    for name, (patch, words) in refused.items():
+        apply(training(name, podTemplate=patch))
+        accepted = acceptance(see, name, "False")
+        assert accepted["reason"] == "InvalidConfig"
+        assert accepted["message"].startswith("spec.podTemplate: ") and words in accepted["message"]
+    apply(training("fox", podTemplate={"spec": {"nodeSelector": {"zone": "a"}}}))
+    assert job_of(see, "fox")["spec"]["template"]["spec"]["nodeSelector"] == {"zone": "a"}
+    assert {one["metadata"]["labels"]["ltx2.dev/training"] for one in see("jobs")["items"]} == {"fox"}
+
+
+def test_files_of_a_configmap_are_awaited_and_then_kept(start: Start, see: Any, apply: Any) -> None:
+    obj = training("fox")
+    files = {key: json.dumps(obj["spec"].pop(key)) for key in ("config", "datasets")}
+    obj["spec"]["configFrom"] = {"name": "files", "key": "config", "datasetsKey": "datasets"}
+    start()
+    apply(obj)
+    assert acceptance(see, "fox", "False")["reason"] == "ConfigMapNotFound"
+    apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": files})
+    apply({**obj, "spec": {**obj["spec"], "retries": 5}})  # sooner than the minute after which it is looked at again
+    job = job_of(see, "fox")
+    kept = until(lambda: see("ltx2training", "fox")["status"].get("configMap"), "the ConfigMap in status")
+    volumes = {one["name"]: one for one in job["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["config"]["configMap"]["name"] == kept
+    steps = json.loads(files["config"])["max_train_steps"]
+    assert json.loads(see("configmap", kept)["data"]["config.json"])["max_train_steps"] == steps

@@ -136,6 +136,7 @@ TOKEN = spec(volumes=[{"name": "t", "projected": {"sources": [{"serviceAccountTo
             "spec.podTemplate.spec.securityContext.seccompProfile.type",
             "allowPrivileged",
         ),
+        (container(securityContext={"runAsUser": 0}), f"{JOB}.securityContext.runAsUser", "allowPrivileged"),
         (container(securityContext={"privileged": True}), f"{JOB}.securityContext.privileged", "allowPrivileged"),
         (
             container(securityContext={"allowPrivilegeEscalation": True}),
