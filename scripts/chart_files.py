@@ -11,7 +11,7 @@ from chart_values import AS_VALUES, DERIVED, DESCRIPTIONS, MODELS
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ltx2_operator import crd
+from ltx2_operator import admission, crd
 from ltx2_operator.settings import Installation
 
 CHART: Final = Path(__file__).resolve().parent.parent / "helm" / "ltx2-operator"
@@ -163,15 +163,20 @@ def crd_template() -> str:
     return _template(crd.definition(), "crds.enabled", keep)
 
 
-def _template(document: dict[str, Any], condition: str, metadata: str, name: str = "") -> str:
+def policy_template() -> str:
+    """The admission policy and its binding, behind admissionPolicy.enabled."""
+    parts = [_template(one, "admissionPolicy.enabled", "") for one in (admission.policy(), admission.binding())]
+    return "---\n".join(part.removeprefix(HEAD) if index else part for index, part in enumerate(parts))
+
+
+def _template(document: dict[str, Any], condition: str, metadata: str) -> str:
     """An object as a Helm template. Its own text is protected from the template language."""
-    own = document["metadata"]["name"]
     rest = {key: value for key, value in document.items() if key not in ("apiVersion", "kind", "metadata")}
     text = yaml.dump(rest, Dumper=crd.Plain, sort_keys=False, width=WIDTH, allow_unicode=True)
     return (
         f"{HEAD}{{{{- if .Values.{condition} }}}}\n"
         f"apiVersion: {document['apiVersion']}\nkind: {document['kind']}\n"
-        f"metadata:\n  name: {name or own}\n  labels:\n    {LABELS}{metadata}\n"
+        f"metadata:\n  name: {document['metadata']['name']}\n  labels:\n    {LABELS}{metadata}\n"
         f"{protected(text)}{{{{- end }}}}\n"
     )
 
@@ -188,6 +193,7 @@ def files() -> dict[Path, str]:
         CHART / "values.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         CHART / "README.md": readme(),
         CHART / "templates" / "crd.yaml": crd_template(),
+        CHART / "templates" / "admissionpolicy.yaml": policy_template(),
     }
 
 

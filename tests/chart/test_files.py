@@ -8,7 +8,7 @@ import yaml
 
 from chart_cases import CASES, FULL, NAMESPACES
 from clients import CHART, rendered, run_helm
-from ltx2_operator import __version__, crd
+from ltx2_operator import __version__, admission, crd
 from ltx2_operator.settings import Installation, Settings, read_installation
 
 
@@ -51,6 +51,14 @@ def test_the_definition_arrives_as_it_is(major: int) -> None:
     assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     (loose,) = (o for o in rendered(major, {"crds": {"keep": False}}) if o["kind"] == "CustomResourceDefinition")
     assert "annotations" not in loose["metadata"]
+
+
+def test_the_policy_arrives_as_it_is(major: int) -> None:
+    made = [o for o in rendered(major) if o["kind"].startswith("ValidatingAdmissionPolicy")]
+    assert [o["spec"] for o in made] == [admission.policy()["spec"], admission.binding()["spec"]]
+    assert {o["metadata"]["name"] for o in made} == {admission.NAME}
+    off = rendered(major, {"admissionPolicy": {"enabled": False}})
+    assert not [o for o in off if o["kind"].startswith("ValidatingAdmissionPolicy")]
 
 
 def test_braces_are_protected(chart_files: ModuleType) -> None:

@@ -38,11 +38,9 @@ class ControlPlaneHandle:
         return api_client(self.kubeconfig)
 
 
-@pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlaneHandle]:
-    """etcd, API server and controllers without any node: pods stay Pending. Needs Go the first time, never root."""
+def _control_plane(folder: Path) -> Iterator[ControlPlaneHandle]:
     try:
-        plane = alone.control_plane(tmp_path_factory.mktemp("control-plane"))
+        plane = alone.control_plane(folder)
     except Missing as why:
         _missing(why)
         raise
@@ -50,6 +48,18 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         yield ControlPlaneHandle(plane.kubeconfig("admin"), plane.audit_log)
     finally:
         plane.end()
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlaneHandle]:
+    """etcd, API server and controllers without any node: pods stay Pending. Needs Go the first time, never root."""
+    yield from _control_plane(tmp_path_factory.mktemp("control-plane"))
+
+
+@pytest.fixture(scope="module")
+def fresh_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlaneHandle]:
+    """Another one, with nothing in it: for tests that install what belongs to the whole cluster."""
+    yield from _control_plane(tmp_path_factory.mktemp("fresh"))
 
 
 @pytest.fixture(scope="session")

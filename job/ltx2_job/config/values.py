@@ -148,15 +148,15 @@ class OneOf:
     """The check that a value is one of `known`, after `aliases` were put in place of their meaning."""
 
     def __init__(self, names: Iterable[str], aliases: Mapping[str, str] | None = None, *, many: bool = False):
-        self.known, self._aliases, self._many = tuple(names), aliases or {}, many
+        self.known, self.aliases, self.many = tuple(names), aliases or {}, many
 
     def __call__(self, value: Any) -> str:
         """The canonical name, or several with commas where `many` is set."""
         text = _text(value)
-        return ",".join(self._one(part.strip()) for part in text.split(",")) if self._many else self._one(text)
+        return ",".join(self._one(part.strip()) for part in text.split(",")) if self.many else self._one(text)
 
     def _one(self, text: str) -> str:
-        text = self._aliases.get(text, text)
+        text = self.aliases.get(text, text)
         if text not in self.known:
             raise PydanticCustomError("ltx2_choice", "unknown value", {"raw": text, "known": list(self.known)})
         return text
