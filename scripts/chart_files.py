@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import chart_dashboards
 import yaml
 from chart_values import AS_VALUES, DERIVED, DESCRIPTIONS, MODELS
 from pydantic import BaseModel
@@ -194,6 +195,7 @@ def files() -> dict[Path, str]:
         CHART / "README.md": readme(),
         CHART / "templates" / "crd.yaml": crd_template(),
         CHART / "templates" / "admissionpolicy.yaml": policy_template(),
+        **{CHART / "dashboards" / f"{name}.json": chart_dashboards.render(name) for name in chart_dashboards.PANELS},
     }
 
 

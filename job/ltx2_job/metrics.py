@@ -37,6 +37,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._labels = (training, stage)
         self._checkpoint_time: float | None = None
+        self._checkpoint_before: int | None = None
         self._step = self._gauge("step", "optimizer steps done")
         self._max_steps = self._gauge("max_steps", "optimizer steps this training takes")
         self._loss = self._gauge("loss", "training loss of the last step, by part", "part")
@@ -48,6 +49,7 @@ class Metrics:
         self._checkpoint_step = self._gauge("checkpoint_last_step", "step of the newest complete checkpoint")
         self._checkpoint_at = self._gauge("checkpoint_timestamp_seconds", "Unix time of the newest complete checkpoint")
         self._checkpoint_seconds = self._gauge("checkpoint_seconds", "how long writing the newest checkpoint took")
+        self._interval = self._gauge("checkpoint_interval_steps", "steps between the two newest checkpoints")
         self._items = Counter(
             "ltx2_job_cache_items",
             "items that the cache stage has finished, by kind and result",
@@ -77,6 +79,9 @@ class Metrics:
     def checkpoint(self, step: int, seconds: float) -> None:
         """A checkpoint of `step` is complete now; writing it took `seconds`."""
         self._checkpoint_time = time.time()
+        if self._checkpoint_before is not None:
+            self._interval.labels(*self._labels).set(step - self._checkpoint_before)
+        self._checkpoint_before = step
         self._checkpoint_step.labels(*self._labels).set(step)
         self._checkpoint_at.labels(*self._labels).set(self._checkpoint_time)
         self._checkpoint_seconds.labels(*self._labels).set(seconds)

@@ -24,8 +24,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{/* Labels of every object. */}}
 {{- define "ltx2-operator.labels" -}}
 {{ include "ltx2-operator.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: operator
+{{ include "ltx2-operator.commonLabels" . }}
+{{- end }}
+
+{{/* What selects the pod of `helm test`: not what the operator's Service and budget select. */}}
+{{- define "ltx2-operator.testSelector" -}}
+app.kubernetes.io/name: {{ include "ltx2-operator.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "ltx2-operator.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: ltx2
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -123,5 +133,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get] # whether it exists; values are never read into any object
+{{- end }}
+{{- end }}
+
+{{/* The labels of one alert: its severity and those of the installation. Takes (values of prometheusRule, severity). */}}
+{{- define "ltx2-operator.alertLabels" -}}
+labels:
+  severity: {{ index . 1 }}
+  {{- with (index . 0).alertLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- define "ltx2-operator.runbook" -}}
+{{- with (index . 0).runbookUrl }}
+runbook_url: {{ printf "%s%s" . (index $ 1) | quote }}
 {{- end }}
 {{- end }}

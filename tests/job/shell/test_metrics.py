@@ -59,6 +59,15 @@ def test_what_was_not_measured_has_no_series():
     assert names == {"ltx2_job_host_memory_bytes"}
 
 
+def test_the_usual_interval_is_known_from_the_second_checkpoint_on():
+    """Where the first one began is not known here: after a resume that would be far too long an interval."""
+    metrics = Metrics("fox", "train")
+    metrics.checkpoint(600, 1.0)
+    assert ("ltx2_job_checkpoint_interval_steps",) not in series(metrics)
+    metrics.checkpoint(800, 1.0)
+    assert series(metrics)["ltx2_job_checkpoint_interval_steps",] == 200
+
+
 def test_the_checkpoints_age_is_taken_when_asked(monkeypatch):
     """Catches an age that stands still between two checkpoints."""
     now = [1000.0]
