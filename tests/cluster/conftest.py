@@ -14,7 +14,7 @@ from cluster.harness import cluster as clusters
 from cluster.harness.binaries import Missing
 from cluster.harness.client import Kubectl, api_client
 from cluster.harness.cluster import Cluster
-from cluster.installed import ACCOUNT, IMAGES, Installed, pod_namespace, requests_of
+from cluster.installed import ACCOUNT, IMAGES, Installed, pod_namespace, refusals
 from cluster.volumes import Volume, make_volume
 
 
@@ -109,7 +109,7 @@ def operator(cluster: Cluster) -> Iterator[Installed]:
     installed = Installed(cluster.kubectl, cluster.kubeconfig)
     installed.install()
     yield installed
-    refused = [request for request in requests_of(ACCOUNT, cluster.audit_log) if request["code"] == 403]
+    refused = refusals(ACCOUNT, cluster.audit_log)
     installed.uninstall()
     assert not refused, f"the operator lacks a right: {refused}"
 

@@ -21,7 +21,7 @@ DEPLOYMENT = "ltx2-operator"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{DEPLOYMENT}"
 # What pods call the images of the Dockerfile's targets: the names that chart and operator have by default.
 IMAGES = {"operator": f"ltx2/operator:{__version__}", "job-cpu": f"ltx2/job-cpu:{__version__}"}
-PATIENCE = 120.0  # seconds before something that is waited for counts as lost
+PATIENCE = 60.0  # seconds before something that is waited for counts as lost
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Installed:
 
 
 def requests_of(account: str, audit_log: Path) -> list[dict[str, Any]]:
-    """What an account asked of the API server, from the audit log: verb, object, code, in order."""
+    """What an account asked of the API server, from the audit log: verb, object, code, words, in order."""
     found = []
     for line in audit_log.read_text().splitlines():
         entry = json.loads(line)
@@ -116,10 +116,24 @@ def requests_of(account: str, audit_log: Path) -> list[dict[str, Any]]:
             continue
         about = entry.get("objectRef") or {}
         parts = [about.get("apiGroup", ""), about.get("resource", ""), about.get("subresource", "")]
-        code = (entry.get("responseStatus") or {}).get("code")
+        answer = entry.get("responseStatus") or {}
         where = "/".join(filter(None, (about.get("namespace"), about.get("name"))))
-        found.append({"verb": entry["verb"], "what": "/".join(filter(None, parts)), "where": where, "code": code})
+        found.append(
+            {
+                "verb": entry["verb"],
+                "what": "/".join(filter(None, parts)),
+                "where": where,
+                "code": answer.get("code"),
+                "said": answer.get("message", ""),
+            }
+        )
     return found
+
+
+def refusals(account: str, audit_log: Path) -> list[dict[str, Any]]:
+    """The requests that were refused for lack of a right. A namespace that is being deleted refuses with 403, too."""
+    answers = [request for request in requests_of(account, audit_log) if request["code"] == 403]
+    return [request for request in answers if "is being terminated" not in request["said"]]
 
 
 @contextlib.contextmanager

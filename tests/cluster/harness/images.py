@@ -65,7 +65,7 @@ def from_podman(images: Path, name: str, local_name: str = "") -> None:
         if done.returncode:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise RuntimeError(f"image {local_name or name}: {done.stderr.strip()}")
-        _publish(unfinished, layout)
+        _publish(unfinished, layout, name)
 
 
 def from_program(images: Path, name: str, program: Path, entrypoint: list[str]) -> None:
@@ -91,15 +91,38 @@ def from_program(images: Path, name: str, program: Path, entrypoint: list[str]) 
         manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": described, "layers": [blob]}
         index = {"schemaVersion": 2, "manifests": [_write_blob(json.dumps(manifest).encode(), _MANIFEST)]}
         (unfinished / "index.json").write_text(json.dumps(index))
-        _publish(unfinished, layout)
+        _publish(unfinished, layout, name)
 
 
 def forget_old_blobs() -> None:
-    """Delete the blobs that no image has used for two weeks."""
+    """Delete the blobs that neither a running cluster nor the newest image of a name (of two weeks) consists of.
+
+    An image of a job is 6 GB: its older versions would fill the disk.
+    """
     with _locked():
+        old = time.time() - _KEEP_SECONDS
+        for record in _newest().rglob("*.json"):
+            if record.stat().st_mtime < old:
+                record.unlink()
+        indices = [*_newest().rglob("*.json"), *binaries.cache_folder().glob("clusters/*/images/**/index.json")]
+        used = set().union(*(_blobs_of(index) for index in indices))
         for blob in (blobs_folder() / "sha256").glob("*"):
-            if blob.stat().st_mtime < time.time() - _KEEP_SECONDS:
+            if f"sha256:{blob.name}" not in used:
                 blob.unlink()
+
+
+def _newest() -> Path:
+    """The folder with a copy of each name's newest index."""
+    return blobs_folder() / "newest"
+
+
+def _blobs_of(index: Path) -> set[str]:
+    """The digests of all that an image consists of; of one whose manifest has gone, nothing."""
+    digest = json.loads(index.read_text())["manifests"][0]["digest"]
+    if not blob_file(digest).exists():
+        return set()
+    manifest = json.loads(blob_file(digest).read_text())
+    return {digest, *(part["digest"] for part in [manifest["config"], *manifest["layers"]])}
 
 
 def find_manifest(images: Path, registry: str, repository: str, reference: str) -> tuple[str, str, Path] | None:
@@ -123,20 +146,12 @@ def blob_file(digest: str) -> Path:
     return blobs_folder() / algorithm / value
 
 
-def _publish(unfinished: Path, layout: Path) -> None:
-    _, _, manifest = _described(unfinished)
-    for descriptor in [manifest["config"], *manifest["layers"]]:
-        os.utime(blob_file(descriptor["digest"]))
+def _publish(unfinished: Path, layout: Path, name: str) -> None:
     shutil.rmtree(layout, ignore_errors=True)
     unfinished.rename(layout)
-
-
-def _described(layout: Path) -> tuple[str, str, dict[str, Any]]:
-    first = json.loads((layout / "index.json").read_text())["manifests"][0]
-    file = blob_file(first["digest"])
-    os.utime(file)
-    manifest: dict[str, Any] = json.loads(file.read_text())
-    return first["digest"], first["mediaType"], manifest
+    record = layout_folder(_newest(), f"{name}.json" if ":" in name.rpartition("/")[2] else f"{name}:latest.json")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(layout / "index.json", record)
 
 
 def _write_blob(content: bytes, kind: str) -> dict[str, Any]:
