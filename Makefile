@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-kill cluster cluster-down images lint format setup generate lock clean help
+.PHONY: demo test test-kill test-cluster-full cluster cluster-down images lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -37,9 +37,12 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 
 test: lint ## lint, then every test that this machine can run; says what was skipped and why
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not cluster'
-	$(BIN)/python -m pytest -q -m cluster
+	$(BIN)/python -m pytest -q -m 'cluster and not full'
 
 NAME ?= ltx2
+test-cluster-full: .venv/ready ## every test on the cluster, the long ones too
+	$(BIN)/python -m pytest -q -m cluster
+
 cluster: .venv/ready ## a Kubernetes of two nodes on this machine (Go, root, containerd), NAME=ltx2: docs/development.md
 	@cd tests && ../$(BIN)/python -m cluster.harness up --name $(NAME)
 

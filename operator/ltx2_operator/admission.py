@@ -1,5 +1,6 @@
-"""A ValidatingAdmissionPolicy that refuses unknown and mistyped keys of the pasted files, for every client at once.
+"""A ValidatingAdmissionPolicy that refuses unknown keys, and mistyped ones of the pasted files, for every client.
 
+The definition keeps unknown keys at every depth, so that no client's typo vanishes; here they are refused.
 `spec.config` and `spec.datasets` are opaque to the definition, since the guide's files write null and "" for "unset"
 and numbers as texts. This policy knows the keys (from ltx2_job.config) and the coarse form of their values. It refuses
 nothing that the operator would take; what needs more knowledge (ranges, two keys at once, the nearest name) is said by
@@ -18,6 +19,7 @@ from ltx2_job.config import values
 from ltx2_job.config.keys import facts
 from ltx2_job.config.layers import AUDIO, DATASET, TRAINING, VIDEO, Names
 from ltx2_job.config.values import OneOf
+from ltx2_operator import crd
 from ltx2_operator.fields import GROUP, KIND, PLURAL, VERSION
 
 NAME: Final = f"keys.{PLURAL}.{GROUP}"
@@ -176,6 +178,31 @@ def _datasets() -> str:
     )
 
 
+def _typed() -> str:
+    """A CEL list of sentences about unknown keys of the object itself, outside the pasted files."""
+    root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    parts = [_unknown("object", sorted(root["properties"]), "''")]
+    for place, names in _blocks("spec", root["properties"]["spec"]):
+        steps = place.split(".")
+        there = [f"has(object.{'.'.join(steps[:depth])})" for depth in range(2, len(steps) + 1)]
+        unknown = _unknown(f"object.{place}", names, f"'{place}.'")
+        parts.append(f"({' && '.join(there)} ? {unknown} : [])" if there else unknown)
+    return " + ".join(parts)
+
+
+def _unknown(what: str, names: list[str], prefix: str) -> str:
+    return f"{what}.filter(k, !(k in {_literal(names)})).map(k, {prefix} + k + ': unknown key')"
+
+
+def _blocks(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Every object of the typed half: its path and its keys. `spec.config` and the patch of the pods are opaque."""
+    if "properties" not in schema or place == "spec.config":
+        return
+    yield place, sorted(schema["properties"])
+    for name, part in schema["properties"].items():
+        yield from _blocks(f"{place}.{name}", part)
+
+
 def policy() -> dict[str, Any]:
     """The ValidatingAdmissionPolicy."""
     config = _problems("object.spec.config", "'spec.config'", "config")
@@ -209,13 +236,17 @@ def policy() -> dict[str, Any]:
                 *_facts("audio", AUDIO),
                 {"name": "configProblems", "expression": f"has(object.spec.config) ? {config} : []"},
                 {"name": "datasetProblems", "expression": _datasets()},
-                {"name": "problems", "expression": "variables.configProblems + variables.datasetProblems"},
+                {"name": "typedProblems", "expression": _typed()},
+                {
+                    "name": "problems",
+                    "expression": "variables.typedProblems + variables.configProblems + variables.datasetProblems",
+                },
             ],
             "validations": [
                 {
                     "expression": "size(variables.problems) == 0",
                     "reason": "Invalid",
-                    "message": f"spec.config, spec.datasets: unknown or mistyped keys{REMEDY}",
+                    "message": f"unknown or mistyped keys{REMEDY}",
                     "messageExpression": f"variables.problems.join(' | ') + {_literal(REMEDY)}",
                 }
             ],

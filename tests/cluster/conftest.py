@@ -107,9 +107,10 @@ def operator(cluster: Cluster) -> Iterator[Installed]:
     except Missing as why:
         _missing(why)
     installed = Installed(cluster.kubectl, cluster.kubeconfig)
+    begun = cluster.audit_log.stat().st_size
     installed.install()
     yield installed
-    refused = refusals(ACCOUNT, cluster.audit_log)
+    refused = refusals(ACCOUNT, cluster.audit_log, begun)
     installed.uninstall()
     assert not refused, f"the operator lacks a right: {refused}"
 

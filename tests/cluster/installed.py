@@ -107,10 +107,13 @@ class Installed:
             time.sleep(0.25)
 
 
-def requests_of(account: str, audit_log: Path) -> list[dict[str, Any]]:
-    """What an account asked of the API server, from the audit log: verb, object, code, words, in order."""
+def requests_of(account: str, audit_log: Path, since: int = 0) -> list[dict[str, Any]]:
+    """What an account asked of the API server, from the audit log: verb, object, code, words, in order.
+
+    since: size of the log, in bytes, when what is asked about began.
+    """
     found = []
-    for line in audit_log.read_text().splitlines():
+    for line in audit_log.read_bytes()[since:].splitlines():
         entry = json.loads(line)
         if entry["user"]["username"] != account:
             continue
@@ -130,9 +133,9 @@ def requests_of(account: str, audit_log: Path) -> list[dict[str, Any]]:
     return found
 
 
-def refusals(account: str, audit_log: Path) -> list[dict[str, Any]]:
+def refusals(account: str, audit_log: Path, since: int) -> list[dict[str, Any]]:
     """The requests that were refused for lack of a right. A namespace that is being deleted refuses with 403, too."""
-    answers = [request for request in requests_of(account, audit_log) if request["code"] == 403]
+    answers = [request for request in requests_of(account, audit_log, since) if request["code"] == 403]
     return [request for request in answers if "is being terminated" not in request["said"]]
 
 

@@ -120,7 +120,19 @@ def test_the_last_dataset_is_looked_at_like_the_first(judge: Judge) -> None:
 
 def test_more_mistakes_than_a_message_holds_still_get_the_remedy(judge: Judge) -> None:
     said = judge(training({f"no_such_key_{n:03}_{'x' * 40}": 1 for n in range(200)}))
-    assert said == ["spec.config, spec.datasets: unknown or mistyped keys"]
+    assert said == ["unknown or mistyped keys"]
+
+
+def test_the_typed_half_is_looked_at_at_every_depth(judge: Judge) -> None:
+    """The definition keeps unknown keys; mutation caught: a block of the definition that the policy does not know."""
+    obj = training({})
+    obj["spec"] |= {"gpus": 1, "secrets": {"hubToken": {"name": "hf", "kee": "x"}}, "cache": {"gpu": {"clas": "cpu"}}}
+    assert judge(obj | {"specs": {}}) == [
+        "specs: unknown key",
+        "spec.gpus: unknown key",
+        "spec.cache.gpu.clas: unknown key",
+        "spec.secrets.hubToken.kee: unknown key",
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- what it lets pass
