@@ -48,7 +48,8 @@ def test_from_an_empty_claim_to_the_lora(operator: Installed, restricted: str, i
         kubectl("cp", *there, str(inputs / folder), "loader:/workspace/")
     assert "ltx2.dev/data-uploaded=" in shown("kubectl annotate ltx2 fox")
     kubectl("annotate", *there, "ltx2", "fox", "ltx2.dev/data-uploaded=now", "--overwrite")
-    operator.condition("fox", restricted, "Succeeded")
+    # Both stages in full, beside whatever else two cores do.
+    operator.wait_for(lambda: operator.status("fox", restricted).get("state") == "Succeeded", "Succeeded", most=300)
 
     assert shown("kubectl cp loader:").endswith("loader:/workspace/runs/fox fox")
     kubectl("cp", *there, "loader:/workspace/runs/fox", str(tmp_path / "fox"))
