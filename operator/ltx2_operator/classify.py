@@ -17,13 +17,15 @@ from typing import Any, Final
 
 from ltx2_job.exitcodes import Action, lookup
 from ltx2_operator.conditions import moment
-from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, UID_LABEL
+from ltx2_operator.pods import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, UID_LABEL
 
 DECISIVE: Final = frozenset({64, 65, 66, 73, 77, 78, 79, 80})
 # Ends that another pod's end causes: the peer was lost, told to stop, or killed.
 CONSEQUENCES: Final = frozenset({69, 75, 85, 86, 137, 143})
 # A node that is lost keeps its pods terminating for ever; deletionTimestamp already includes the grace period.
 STUCK_AFTER: Final = timedelta(seconds=60)
+# Verdicts over a limit of the pod -> its name among the container's resources.
+_LIMITED: Final = {"HostOutOfMemory": "memory", "EphemeralStorageExceeded": "ephemeral-storage"}
 MESSAGE_LIMIT: Final = 4096  # the kubelet's own limit of a termination message
 
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+) matching")
@@ -53,7 +55,7 @@ def classify(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], n
     job: the batch/v1 Job as a dict, None when it no longer exists. pods: every pod that carries its labels.
     """
     verdict = _verdict(job, pods, now)
-    return verdict and replace(verdict, nodes=_crashed_on(verdict, pods))
+    return verdict and replace(verdict, nodes=_crashed_on(verdict, pods), message=_with_remedy(verdict, pods))
 
 
 def _verdict(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], now: datetime) -> Verdict | None:
@@ -200,6 +202,18 @@ def _lost_node(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> 
     return Verdict(
         Action.RETRY_UNCOUNTED, "PodDeleted", f"{names} was deleted and its node does not answer", None, report
     )
+
+
+def _with_remedy(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> str:
+    """The message of a verdict; where a limit of the pod was reached, with that number and the key that raises it."""
+    resource = _LIMITED.get(verdict.reason)
+    for pod in pods if resource else ():
+        for container in (pod.get("spec") or {}).get("containers") or []:
+            limit = ((container.get("resources") or {}).get("limits") or {}).get(resource)
+            if container.get("name") == CONTAINER and limit:
+                key = f"spec.podTemplate.spec.containers[name={CONTAINER}].resources.limits.{resource}"
+                return f"{verdict.message}; the limit is {limit}: raise {key} in a new LTX2Training of this name"
+    return verdict.message
 
 
 def _crashed_on(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

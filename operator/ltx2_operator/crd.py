@@ -27,7 +27,7 @@ MUTABLE_WHILE_SUSPENDED: Final = ("queueName", "priorityClassName")
 # Keywords of JSON schema that the API server's structural form keeps, in the order they are written.
 _KEPT: Final = (
     "description", "type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems",
-    "maxItems", "maxProperties", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "maxItems", "maxProperties", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type",
     "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations", "required",
 )  # fmt: skip
 

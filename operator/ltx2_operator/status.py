@@ -51,7 +51,7 @@ class Plan(StatusModel):
     terms: dict[str, Bytes] = Field(
         default_factory=dict,
         description="The predicted peak by part.",
-        json_schema_extra={"maxProperties": 40},
+        json_schema_extra={"maxProperties": 40, "x-kubernetes-map-type": "atomic"},  # else emptying it leaves null
     )
     corrections: list[Sentence] = Field(
         default_factory=list,

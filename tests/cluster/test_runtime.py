@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from cluster.operators import ROOT, Operator, Road, account, rights, until
+from ltx2_operator.accept import plan_stage, resolve_spec
+from ltx2_operator.api import parse
 from ltx2_operator.draft import DryRunJob
 from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import Api, configuration
@@ -140,6 +142,26 @@ def test_a_status_for_an_object_that_has_changed_is_not_written(
     assert (now["status"]["attempt"], now["status"]["state"]) == (1, "Starting")
     assert not writer.status(now, now["status"])  # nothing differs: nothing is sent
     assert see("ltx2training", "fox")["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
+
+
+def test_a_plan_without_terms_takes_the_place_of_one_with_them(defined: Any, namespace: str, apply: Any) -> None:
+    """Server-side apply leaves null where a map was emptied key by key, and then refuses every later status."""
+    apply(training("fox", gpu={"class": "h100-80g"}))
+    found, _ = configuration(str(defined.kubeconfig))
+    api = Api(found, TokenBucket(100, 100), timeout=10, connections=2)
+    lease = Lease(api, namespace, "test", LeaderElection())
+    lease.own()
+    writer = Writer(api, lease, Store(), Store())
+    for rung, place in enumerate(("device", "cpu")):
+        obj = writer.fresh((namespace, "fox"))
+        assert obj is not None
+        parsed = parse(obj)
+        plan = plan_stage(parsed, resolve_spec(parsed), "cache", rung, [], "h100-80g").dump()
+        assert (plan["cacheMemory"], bool(plan["terms"])) == (place, rung == 0)
+        assert writer.status(obj, {"cachePlan": plan})
+        now = writer.fresh((namespace, "fox"))
+        assert now is not None
+        assert now["status"]["cachePlan"]["terms"] == plan["terms"]
 
 
 def test_when_the_leader_is_killed_the_other_takes_over(start: Start, see: Any, apply: Any) -> None:

@@ -180,3 +180,21 @@ def test_verdicts_of_one_input_are_equal():
         == classify(job, [], NOW)
         == Verdict(Action.RETRY, "AppError", "exit code 70, unexpected exception", 70)
     )
+
+
+@pytest.mark.parametrize(
+    ("resource", "name"),
+    [("memory", "oom-killed"), ("memory", "exit-79-host-memory"), ("ephemeral-storage", "evicted-ephemeral")],
+)
+def test_a_limit_that_was_reached_is_named_with_the_key_that_raises_it(resource, name):
+    # Catches: a terminal end that says "killed at its limit" and leaves the user to find which, and where it is set.
+    data, now = load(DATA / f"{name}.json")
+    last = data["sequence"][-1]
+    for pod in last["pods"]:
+        boxes = [{"name": "other", "resources": {"limits": {resource: "1Gi"}}},
+                 {"name": "job", "resources": {"limits": {resource: "7Gi", "cpu": "2"}}}]  # fmt: skip
+        pod["spec"] = {**(pod.get("spec") or {}), "containers": boxes}
+    message = classify(last["job"], last["pods"], now).message
+    assert f"the limit is 7Gi: raise spec.podTemplate.spec.containers[name=job].resources.limits.{resource} " in message
+    other, now = load(DATA / "exit-70-software.json")
+    assert "limit" not in classify(other["sequence"][-1]["job"], last["pods"][:0], now).message
