@@ -71,7 +71,7 @@ def test_a_run_finds_everything_in_the_store_by_its_index(bench: Bench) -> None:
     assert plan(index.samples, bench.stage().config, 0, 1).samples == 1
     assert bench.calls.order == ["video", "audio", "text", "close text"]
     assert bench.reporter.states == ["loading", "caching", "done"]
-    assert bench.reporter.result == {"clips": 2, "skipped": 0}
+    assert bench.reporter.result == {"clips": 2, "skipped": 0, "encoded": 10}
 
 
 def test_pixels_are_in_minus_one_to_one_and_the_mode_is_stored(bench: Bench) -> None:
@@ -311,7 +311,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(bench: Bench) -> None:
     end = "skipped (7 of 8 clips skipped, see report.json)"
     assert f"datasets/videos/short.mp4: 5 frames at 25 fps, min_frames is 9; {end}" in bench.reporter.warnings
     assert sum(result == "skipped" for _, _, result, _ in bench.reporter.counted) == 7
-    assert bench.reporter.result == {"clips": 1, "skipped": 7}
+    assert bench.reporter.result == {"clips": 1, "skipped": 7, "encoded": 7}
 
 
 def test_what_failed_for_good_is_not_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
