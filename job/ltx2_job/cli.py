@@ -30,6 +30,9 @@ VERBS: Final = {
     "clips": "say which clips of a configuration can be used, and why not the others",
     "facts": "say what this installation can do, as JSON: versions, torch, codecs",
     "store": "show what the cache of a workspace holds, or free what no run uses",
+    "receive": "take files from standard input into a folder of the workspace (`ltx2 upload` speaks to it)",
+    "send": "give the files of a run to standard output (`ltx2 fetch` speaks to it)",
+    "hold": "wait as long as `receive` or `send` is busy here, so that their pod stays",
 }
 
 
@@ -84,6 +87,15 @@ def build_parser() -> argparse.ArgumentParser:
     _configuration(clips)
     verb("facts", "ltx2-job facts")
     _store(verb("store", "ltx2-job store gc --dry-run"))
+    receive = verb("receive", "ltx2-job receive --to datasets/videos")
+    receive.add_argument("--to", required=True, metavar="DIR", help="a folder below the workspace; it is made")
+    _workspace(receive)
+    send = verb("send", "ltx2-job send --run fox")
+    send.add_argument("--run", required=True, metavar="NAME", help="the run's name, or the path of its folder")
+    send.add_argument("--checkpoints", action="store_true", help="its complete checkpoints as well")
+    _workspace(send)
+    hold = verb("hold", "ltx2-job hold --idle 600")
+    hold.add_argument("--idle", type=_positive, default=600, metavar="S", help="seconds without a byte (600)")
     return parser
 
 

@@ -240,6 +240,32 @@ def store(args: Namespace) -> None:
         print(f"{workspace.cache}: empty")
 
 
+def receive(args: Namespace) -> None:
+    """Take files over the standard streams."""
+    from ltx2_job import transfer_pod
+
+    transfer_pod.receive(Workspace(args.workspace), args.to)
+
+
+def send(args: Namespace) -> None:
+    """Give a run's files over the standard streams; that there is no such run is told there, too."""
+    from ltx2_job import transfer, transfer_pod
+
+    try:
+        run = _run(args)
+    except NoInputError as error:
+        transfer.tell(transfer_pod.StandardPipe(), error)
+        raise
+    transfer_pod.send(run, args.checkpoints)
+
+
+def hold(args: Namespace) -> None:
+    """Keep a pod while a transfer is busy in it."""
+    from ltx2_job import transfer_pod
+
+    transfer_pod.hold(args.idle)
+
+
 def end(error: BaseException, workspace: Path | None) -> int:
     """Print how a tool ended (with the traceback only for a defect of ours) and return its exit code."""
     how = ending(error, workspace)
