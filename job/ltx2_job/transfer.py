@@ -5,7 +5,7 @@ Messages are lines of JSON; only the bytes of a file are not. One transfer, S th
 
     S  {"offer": [{"name": "a.mp4", "size": 3, "mtime": 1700000000}, ...]}
     R  {"wanted": ["a.mp4", ...]}
-    S  {"file": {"name", "size", "mtime"}}, then chunks: 4 bytes of length (big-endian) and so many bytes, length 0 last,
+    S  {"file": {"name", "size", "mtime"}}, then chunks: 4 bytes of length (big-endian), so many bytes; length 0 last,
        then {"sha256": "<hex>"}; or {"gone": "a.mp4"} for a file that was removed meanwhile; for each wanted
     R  {"received": 1}
 
@@ -166,11 +166,16 @@ def listed(folder: Path) -> dict[str, Path]:
 
 
 def send(
-    pipe: Pipe, files: Mapping[str, Path], moved: Moved = lambda name, size: None, *, growing: bool = False
+    pipe: Pipe,
+    files: Mapping[str, Path],
+    moved: Moved = lambda name, size: None,
+    coming: Callable[[int], None] = lambda size: None,
+    *,
+    growing: bool = False,
 ) -> Tally:
     """Offer files, in their order, and send what is wanted.
 
-    growing: a file may grow or vanish meanwhile (a run that still trains): its length at the beginning is sent.
+    coming: is told the bytes that are wanted. growing: a file may grow or vanish meanwhile (a run that still trains): its length at the beginning is sent.
     Raises DataError for a file that changes otherwise or cannot be read, RemoteError, UnavailableError.
     """
     talk, offered = Talk(pipe), {}
@@ -181,6 +186,7 @@ def send(
     wanted = talk.hear("wanted")[1]
     if not isinstance(wanted, list) or set(wanted) - set(offered):
         raise UnavailableError("the other side wants what was not offered; are both of one version?")
+    coming(sum(offered[name].size for name in wanted))
     sent = sum(_send_file(talk, name, files[name], moved, growing) for name in wanted)
     talk.hear("received")
     return Tally(len(wanted), sent, len(offered) - len(wanted))

@@ -1,5 +1,5 @@
-"""The two ends of a transfer in a pod: `ltx2-job receive` and `send` over their standard streams, and `hold`, which keeps
-the pod while they are busy and lets it end when nobody is there any more.
+"""A transfer's end in a pod: `ltx2-job receive` and `send` over their standard streams; `hold`, which keeps the pod
+while they are busy and lets it end when nobody is there any more.
 """
 
 import os

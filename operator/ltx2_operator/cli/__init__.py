@@ -26,6 +26,9 @@ VERBS: Final = {
     "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
     "ls": ("looking", "list the runs of a workspace"),
     "configure": ("configure", "ask a few questions and write training.yaml"),
+    "upload": ("uploading", "copy a folder of clips onto the volume of a training on a cluster"),
+    "fetch": ("fetching", "bring LoRA, samples, plots and report of a training on a cluster to this machine"),
+    "retry": ("retrying", "give a training on a cluster that failed another attempt"),
     "operator": ("operator", "run the operator of a cluster (the chart's Deployment does)"),
 }
 # flag of `configure` -> what it answers (cli/questions.py)
@@ -67,6 +70,11 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """Every flag that it knows."""
         return [flag for action in self._actions for flag in action.option_strings]
+
+    @property
+    def positionals(self) -> list[str]:
+        """What stands on the command line without a flag, as its help names it."""
+        return [str(action.metavar) for action in self._actions if not action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError naming the command whose help explains it."""
@@ -135,10 +143,35 @@ def build_parser() -> argparse.ArgumentParser:
     operator.add_argument("--settings", type=Path, metavar="FILE", help="the installation's settings; none: defaults")
     text = "reach the cluster with this file instead of the pod's service account"
     operator.add_argument("--kubeconfig", type=Path, metavar="FILE", help=text)
+    _cluster(
+        verb("upload", "ltx2 upload clips my-style"),
+        verb("fetch", "ltx2 fetch my-style"),
+        verb("retry", "ltx2 retry my-style"),
+    )
     for one in (run, train, render, estimate, check, doctor, ls, configure):
         text = "folder that relative paths resolve in (the current one)"
         one.add_argument("--workspace", type=Path, default=Path("."), metavar="DIR", help=text)
     return parser
+
+
+def _cluster(upload: argparse.ArgumentParser, fetch: argparse.ArgumentParser, retry: argparse.ArgumentParser) -> None:
+    """Arguments of the verbs that are about a training on a cluster."""
+    upload.add_argument("dir", type=Path, metavar="DIR", help="folder of the clips, with its sub-folders")
+    for one in (upload, fetch, retry):
+        one.add_argument("name", metavar="NAME", help="name of the training, as in `kubectl get ltx2`")
+        one.add_argument("--kubeconfig", type=Path, metavar="FILE", help="as kubectl's (KUBECONFIG, ~/.kube/config)")
+        one.add_argument("--context", metavar="NAME", help="context of the kubeconfig (the current one)")
+        one.add_argument("-n", "--namespace", metavar="NAME", help="namespace of the training (the context's)")
+    text = "folder on the volume, under the workspace (the folder of the training's data set)"
+    upload.add_argument("--to", metavar="DIR", help=text)
+    fetch.add_argument("dir", type=Path, nargs="?", metavar="DIR", help="where to put the files (NAME)")
+    fetch.add_argument("--checkpoints", action="store_true", help="the complete checkpoints as well")
+    text = "the claim to look on, where the training's object was deleted (the training's)"
+    fetch.add_argument("--claim", metavar="NAME", help=text)
+    for one in (upload, fetch):
+        one.add_argument(
+            "--image", metavar="IMAGE", help="image of the pod that copies (the one of the training's Jobs)"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,8 +219,9 @@ def _unknown(word: str, args: argparse.Namespace) -> str:
     """What to say of a word that a verb does not take."""
     command = f"ltx2 {args.verb}"
     if not word.startswith("-"):
-        many = "one" if "file" in args else "no"
-        return f"{word}: not known to `{command}`, which takes {many} FILE; see `{command} --help`"
+        names = " ".join(args.parser.positionals)
+        takes = names if names not in ("", "FILE") else "one FILE" if names else "no FILE"
+        return f"{word}: not known to `{command}`, which takes {takes}; see `{command} --help`"
     near = difflib.get_close_matches(word.partition("=")[0], args.parser.flags, n=1, cutoff=0.6)
     return f"{word}: not known to `{command}`; " + (f"did you mean {near[0]}?" if near else f"see `{command} --help`")
 

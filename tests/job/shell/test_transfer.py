@@ -1,4 +1,4 @@
-"""Files between two processes over pipes: whole or absent, resumable, checked at the end; the peers are `ltx2-job`'s."""
+"""Files between two processes over pipes: whole or absent, resumable, checked; the peers are those of `ltx2-job`."""
 
 import hashlib
 import json
@@ -252,7 +252,7 @@ def test_a_run_that_still_writes_is_read_as_it_was(here: Path, there: Path, run:
 
 def test_no_such_run_is_said_to_both_sides(here: Path, there: Path) -> None:
     peer = sender(there)
-    with pytest.raises(RemoteError, match="--run fox: neither .* is the folder of a run") as told:
+    with pytest.raises(RemoteError, match=r"--run fox: neither .* is the folder of a run") as told:
         transfer.receive(peer, here)
     assert told.value.exit_code == peer.end() == 66
     assert not here.exists()
