@@ -175,8 +175,9 @@ def send(
 ) -> Tally:
     """Offer files, in their order, and send what is wanted.
 
-    coming: is told the bytes that are wanted. growing: a file may grow or vanish meanwhile (a run that still trains): its length at the beginning is sent.
-    Raises DataError for a file that changes otherwise or cannot be read, RemoteError, UnavailableError.
+    coming: is told the bytes that are wanted. growing: a file may grow or vanish meanwhile (a run that still trains):
+    its length at the beginning is sent. Raises DataError for a file that changes otherwise or cannot be read,
+    RemoteError, UnavailableError.
     """
     talk, offered = Talk(pipe), {}
     for name, path in files.items():
