@@ -21,7 +21,7 @@ DEPLOYMENT = "ltx2-operator"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{DEPLOYMENT}"
 # What pods call the images of the Dockerfile's targets: the names that chart and operator have by default.
 IMAGES = {"operator": f"ltx2/operator:{__version__}", "job-cpu": f"ltx2/job-cpu:{__version__}"}
-PATIENCE = 60.0  # seconds before something that is waited for counts as lost
+PATIENCE = 300.0  # seconds before something that is waited for counts as lost, on a busy machine too
 
 
 @dataclass
@@ -49,7 +49,8 @@ class Installed:
 
     def ready(self) -> None:
         """Wait until every replica of the newest version answers /readyz."""
-        self.kubectl("rollout", "status", f"deployment/{DEPLOYMENT}", "-n", NAMESPACE, f"--timeout={PATIENCE:.0f}s")
+        wait = f"--timeout={PATIENCE:.0f}s"
+        self.kubectl("rollout", "status", f"deployment/{DEPLOYMENT}", "-n", NAMESPACE, wait, timeout=PATIENCE + 30)
 
     @contextlib.contextmanager
     def upgraded(self, change: Mapping[str, Any]) -> Iterator[None]:
