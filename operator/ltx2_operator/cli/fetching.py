@@ -4,13 +4,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from ltx2_job import transfer
-from ltx2_job.console import size_text
 from ltx2_job.errors import NoInputError
 from ltx2_job.exitcodes import NO_INPUT
 from ltx2_job.transfer import RemoteError
 from ltx2_operator import children
 from ltx2_operator.api import parse
-from ltx2_operator.cli.moving import Bar, cluster_of, command
+from ltx2_operator.cli.moving import Bar, cluster_of, command, moved_text
 from ltx2_operator.remote import pod
 from ltx2_operator.remote.access import training
 
@@ -37,8 +36,7 @@ def fetch(args: Namespace) -> int:
         raise NoInputError(
             f"claim {claim}: {args.name} has written nothing yet" + (f", it is {state}" if state else "")
         ) from None
-    there = f"; {tally.there} were there already" if tally.there else ""
-    print(f"{tally.files} files, {size_text(tally.bytes)}, are in {folder}/{there}")
+    print(moved_text(tally, f"{folder}/"))
     lora = folder / "lora.safetensors"
     print(f"LoRA: {lora}" if lora.is_file() else "there is no LoRA yet: the run has not finished")
     return 0

@@ -9,7 +9,7 @@ from typing import Final
 from ltx2_job.console import open_console, size_text
 from ltx2_job.errors import Stopped, StorageError
 from ltx2_job.exitcodes import STORAGE
-from ltx2_job.transfer import RemoteError
+from ltx2_job.transfer import RemoteError, Tally
 from ltx2_operator.pods import WORKSPACE
 from ltx2_operator.remote import pod
 from ltx2_operator.remote.access import Cluster, connect
@@ -22,6 +22,13 @@ GROW: Final = "grow the claim (`kubectl edit pvc {claim}`: spec.resources.reques
 def cluster_of(args: Namespace) -> Cluster:
     """The cluster that --kubeconfig, --context and --namespace name. Raises ConfigError."""
     return connect(args.kubeconfig, args.context, args.namespace)
+
+
+def moved_text(tally: Tally, where: str) -> str:
+    """What a transfer did, as a line: `6 files (1.2 MiB) came to results/; 3 were there already`."""
+    what = "1 file" if tally.files == 1 else f"{tally.files} files"
+    there = f"; {tally.there} were there already" if tally.there else ""
+    return f"{what} ({size_text(tally.bytes)}) came to {where}{there}"
 
 
 class Bar:

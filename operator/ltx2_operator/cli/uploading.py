@@ -7,14 +7,13 @@ from typing import Any
 
 from ltx2_job import transfer
 from ltx2_job.config import resolve
-from ltx2_job.console import size_text
 from ltx2_job.discover import EXTENSIONS
 from ltx2_job.errors import ConfigError, NoInputError, Problem, UsageError
 from ltx2_job.workspace import require_folder
 from ltx2_operator import children
 from ltx2_operator.api import LTX2Training, parse
 from ltx2_operator.between import UPLOADED
-from ltx2_operator.cli.moving import Bar, cluster_of, command
+from ltx2_operator.cli.moving import Bar, cluster_of, command, moved_text
 from ltx2_operator.pods import WORKSPACE
 from ltx2_operator.remote import pod
 from ltx2_operator.remote.access import training, training_path
@@ -41,9 +40,8 @@ def upload(args: Namespace) -> int:
         tally = transfer.send(pipe, files, bar.moved, bar.coming)
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     cluster.patch(training_path(cluster, args.name), {"metadata": {"annotations": {UPLOADED: now}}})
-    there = f"; {tally.there} were there already" if tally.there else ""
-    print(f"{tally.files} files, {size_text(tally.bytes)}, are in {folder} of claim {claim}{there}")
-    print(f"the operator looks at them now: kubectl get ltx2 {args.name} -n {cluster.namespace} -w")
+    print(moved_text(tally, f"{folder} on claim {claim}"))
+    print(f"next: kubectl get ltx2 {args.name} -n {cluster.namespace} -w")
     return 0
 
 
