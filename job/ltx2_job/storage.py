@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ltx2_job.stage import Stage
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-AGAIN: Final = "run it again (on a cluster: a higher spec.retries): nothing is lost"
+AGAIN: Final = "run it again (on a cluster: `ltx2 retry {}`): nothing is lost"
 CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -35,7 +35,7 @@ def writing(stage: "Stage", root: Path, needed: Callable[[], int]) -> Iterator[N
         if error.errno in CLOSED:
             raise StorageError(
                 f"{named}: {error.strerror} for user {os.geteuid()}; make the folder writable for it (fsGroup, chown), "
-                f"then {AGAIN}"
+                f"then {AGAIN.format(stage.run_name)}"
             ) from error
         raise
 
@@ -53,7 +53,7 @@ def full(stage: "Stage", root: Path, needed: int, named: str = "") -> StorageErr
     return StorageError(
         f"{where}: no space left ({wanted}{size_text(free(root))} free); "
         f"grow the claim {stage.run_name}-data or free space with `ltx2 cache gc`, "
-        f"then {AGAIN}"
+        f"then {AGAIN.format(stage.run_name)}"
     )
 
 

@@ -157,7 +157,11 @@ def fail(draft: Draft, reason: str, message: str) -> None:
         draft.condition("Running", FALSE, "Stopped", message)
     if status.get("stage") == CACHE:
         draft.condition("Cached", FALSE, "CacheFailed", message)
-    draft.event("Failed", f"{reason}: {message}; a higher spec.retries gives it another attempt", warning=True)
+    draft.event(
+        "Failed",
+        f"{reason}: {message}; `ltx2 retry {draft.training.metadata.name}` gives it another attempt",
+        warning=True,
+    )
 
 
 def reopen(draft: Draft) -> bool:

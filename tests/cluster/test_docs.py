@@ -1,32 +1,22 @@
-"""docs/cluster.md on a real cluster: its manifest, its pod that fills the claim, its commands, in its order."""
+"""docs/cluster.md on a real cluster: its manifest and its commands, in its order."""
 
 import json
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 
 from cluster.installed import Installed
-from docpages import ROOT, blocks, commands
+from docpages import ROOT, commands
 
 pytestmark = pytest.mark.cluster
 
 PAGE = ROOT / "docs" / "cluster.md"
 MANIFEST = ROOT / "configs" / "cluster-quickstart.yaml"
-
-
-def loader() -> dict[str, Any]:
-    """The pod that the page writes down."""
-    (found,) = (
-        dict(body)
-        for block in blocks(PAGE)
-        if block.language == "yaml"
-        for body in yaml.safe_load_all("\n".join(block.lines))
-        if body.get("kind") == "Pod"
-    )
-    return found
 
 
 def shown(words: str) -> str:
@@ -35,25 +25,29 @@ def shown(words: str) -> str:
     return found
 
 
+def typed(text: str, folder: Path, kubeconfig: Path, namespace: str) -> str:
+    """What a command of `ltx2` prints. Raises AssertionError if it fails."""
+    program, *words = text.split()
+    command = [str(Path(sys.executable).with_name(program)), *words, "-n", namespace, "--kubeconfig", str(kubeconfig)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_from_an_empty_claim_to_the_lora(operator: Installed, restricted: str, inputs: Path, tmp_path: Path) -> None:
     kubectl, there = operator.kubectl, ("-n", restricted)
     assert shown("kubectl apply -f configs/").endswith(str(MANIFEST.relative_to(ROOT)))
     kubectl("apply", *there, "-f", str(MANIFEST))
     operator.wait_for(lambda: operator.status("fox", restricted).get("reason") == "WaitingForData", "WaitingForData")
 
-    kubectl("apply", *there, "-f", "-", manifest=loader())
-    kubectl("wait", *there, "pod/loader", "--for=condition=Ready", "--timeout=120s")
-    for folder in ("datasets", "models"):
-        assert shown(f"kubectl cp demo/{folder}").endswith(f"demo/{folder} loader:/workspace/")
-        kubectl("cp", *there, str(inputs / folder), "loader:/workspace/")
-    assert "ltx2.dev/data-uploaded=" in shown("kubectl annotate ltx2 fox")
-    kubectl("annotate", *there, "ltx2", "fox", "ltx2.dev/data-uploaded=now", "--overwrite")
+    ltx2 = partial(typed, folder=tmp_path, kubeconfig=operator.kubeconfig, namespace=restricted)
+    (tmp_path / "demo").symlink_to(inputs)
+    ltx2(shown("ltx2 upload demo/datasets/videos"))
+    ltx2(shown("ltx2 upload demo/models"))
     # Both stages in full, beside whatever else two cores do.
     operator.wait_for(lambda: operator.status("fox", restricted).get("state") == "Succeeded", "Succeeded", most=300)
 
-    assert shown("kubectl cp loader:").endswith("loader:/workspace/runs/fox fox")
-    kubectl("cp", *there, "loader:/workspace/runs/fox", str(tmp_path / "fox"))
-    kubectl("delete", *there, "pod", "loader", "--now")
+    assert "LoRA: fox/lora.safetensors" in ltx2(shown("ltx2 fetch fox"))
     steps = yaml.safe_load(MANIFEST.read_text())["spec"]["config"]["max_train_steps"]
     assert json.loads((tmp_path / "fox" / "result.json").read_text())["steps"] == steps
     assert any(value.abs().max() > 0 for value in load_file(tmp_path / "fox" / "lora.safetensors").values())

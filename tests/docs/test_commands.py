@@ -23,6 +23,7 @@ KNOWN = {
 }  # fmt: skip
 # What kubectl and helm do without an API server.
 OFFLINE = re.compile(r"(kubectl kustomize|helm (template|lint|package|show|dependency|version))\b")
+ON_A_CLUSTER = re.compile(r"ltx2 (upload|fetch|retry)\b")
 INSTALLERS = re.compile(r"(pip install|make setup|apt-get install)\b")
 LONG = re.compile(
     r"(make (test|test-[a-z]+|lint|cluster|cluster-down|images)|python benchmarks/[a-z_]+\.py|(docker|podman) build)\b"
@@ -110,7 +111,7 @@ def test_its_mark_is_true(command: Command) -> None:
     """A mark is no way round: a command that could be run here must be."""
     text = command.text
     true = {
-        Mark.CLUSTER: command.program in ("kubectl", "helm") and not OFFLINE.match(text),
+        Mark.CLUSTER: (command.program in ("kubectl", "helm") and not OFFLINE.match(text)) or ON_A_CLUSTER.match(text),
         Mark.LOGIN: re.match(r"(hf (auth login|download)|wandb login)\b", text),
         Mark.INSTALLS: INSTALLERS.match(text),
         Mark.MINUTES: LONG.match(text),
