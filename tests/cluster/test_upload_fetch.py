@@ -110,7 +110,9 @@ def test_from_an_empty_claim_to_the_lora_on_this_machine(
     folder = cluster.claim_folder(restricted, "fox-data")
     for path in (inputs / "datasets/videos").iterdir():
         assert sha256(folder / "datasets/videos" / path.name) == sha256(path)
-    operator.condition("fox", restricted, "Succeeded")  # within the patience of a test, far below the back-off's end
+    operator.condition("fox", restricted, "Succeeded")
+    told = operator.get("ltx2training", "fox", restricted)["metadata"]["annotations"]["ltx2.dev/data-uploaded"]
+    operator.wait_for(lambda: operator.status("fox", restricted).get("dataUploaded") == told, "a look at the upload")
     assert f"0 files (0 B) came to datasets/videos on claim fox-data; {count} were there already" in editor.types(
         "upload", str(inputs / "datasets/videos"), "fox"
     )
