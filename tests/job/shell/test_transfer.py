@@ -84,6 +84,13 @@ def test_a_folder_arrives_once_and_what_changed_again(here: Path, there: Path) -
     peer = receiver(there)
     assert transfer.send(peer, files) == Tally(2, 12, 3) and peer.end() == 0
     assert read(there / "datasets/videos") == expected | {"b/c.mp4": b"SECOND", "b/link.mp4": b"SECOND"}
+    spoilt = there / "datasets/videos/a b.txt"
+    kept = spoilt.stat().st_mtime
+    spoilt.write_bytes(b"wor")
+    os.utime(spoilt, (kept, kept))
+    peer = receiver(there)
+    assert transfer.send(peer, files) == Tally(1, 5, 4) and peer.end() == 0
+    assert spoilt.read_bytes() == b"words"
 
 
 def test_a_receiver_that_is_killed_leaves_whole_files_and_the_next_goes_on(here: Path, there: Path) -> None:
