@@ -2,13 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kubernetes
 import pytest
 
 from clips import demo_clips
+from cluster import stand_in as stand_in_image
 from cluster.harness import alone, build_images
 from cluster.harness import cluster as clusters
 from cluster.harness.binaries import Missing
@@ -101,11 +102,7 @@ def operator(cluster: Cluster) -> Iterator[Installed]:
 
     A single request of it that is refused for lack of a right (403) fails the session.
     """
-    try:
-        for target, name in IMAGES.items():
-            cluster.load_image(name, build_images.build(target))
-    except Missing as why:
-        _missing(why)
+    _load(cluster, IMAGES["operator"], lambda: build_images.build("operator"))
     installed = Installed(cluster.kubectl, cluster.kubeconfig)
     begun = cluster.audit_log.stat().st_size
     installed.install()
@@ -113,6 +110,26 @@ def operator(cluster: Cluster) -> Iterator[Installed]:
     refused = refusals(ACCOUNT, cluster.audit_log, begun)
     installed.uninstall()
     assert not refused, f"the operator lacks a right: {refused}"
+
+
+def _load(cluster: Cluster, name: str, build: Callable[[], str]) -> None:
+    try:
+        cluster.load_image(name, build())
+    except Missing as why:
+        _missing(why)
+
+
+@pytest.fixture(scope="session")
+def job_image(cluster: Cluster) -> None:
+    """What trains without a GPU, under the name that pods call it by. Large: 13 GB in the nodes' store."""
+    _load(cluster, IMAGES["job-cpu"], lambda: build_images.build("job-cpu"))
+
+
+@pytest.fixture(scope="session")
+def stand_in(cluster: Cluster) -> str:
+    """The image of jobs that end as a test wants, for spec.images."""
+    _load(cluster, stand_in_image.IMAGE, stand_in_image.build)
+    return stand_in_image.IMAGE
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cluster.installed import Installed
 from cluster.volumes import Volume
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("job_image")]
 
 STEPS = 6
 

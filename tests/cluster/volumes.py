@@ -24,15 +24,17 @@ class Volume:
 
 
 def make_volume(
-    cluster: Cluster, namespace: str, inputs: Path, claim: str = "data", mode: str = "ReadWriteMany"
+    cluster: Cluster, namespace: str, inputs: Path, claim: str = "data", size: str = "2Gi", kind: str = "standard"
 ) -> Volume:
-    """Make the claim `data`, wait until it is bound, and copy the inputs there as the user of the pods."""
-    claim = "data"
+    """Make a claim of a storage class, wait until it is bound, and copy the inputs there as the user of the pods."""
     cluster.kubectl(
         "create", "-n", namespace, "-f", "-",
         manifest={
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim},
-            "spec": {"accessModes": [mode], "resources": {"requests": {"storage": "2Gi"}}},
+            "spec": {
+                "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": size}},
+                "storageClassName": kind,
+            },
         },
     )  # fmt: skip
     cluster.kubectl("wait", f"pvc/{claim}", "-n", namespace, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")

@@ -15,11 +15,12 @@ from .binaries import Missing
 from .podman import inspect, one_build_at_a_time, podman
 
 ROOT = Path(__file__).resolve().parents[3]
+TAG = os.environ.get("LTX2_IMAGE_TAG", "test")  # another one for each of several checkouts on one machine
 TARGETS = ("operator", "job-cpu", "job-cuda", "job-rocm")
 _BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def image_name(target: str, tag: str = "test") -> str:
+def image_name(target: str, tag: str = TAG) -> str:
     """What podman calls the image of a target: localhost/ltx2/operator:test."""
     return f"localhost/ltx2/{target}:{tag}"
 
@@ -33,7 +34,7 @@ def check_machine() -> None:
         raise Missing(f"images need the packages {' '.join(packages)}")
 
 
-def build(target: str, tag: str = "test", context: Path = ROOT, **arguments: str) -> str:
+def build(target: str, tag: str = TAG, context: Path = ROOT, **arguments: str) -> str:
     """Build one target of the Dockerfile; returns the image's name.
 
     The base is made here (base_image.py), unless LTX2_BASE_IMAGE names one.
@@ -64,7 +65,7 @@ def main() -> int:
     """Build the targets named; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cluster.harness.build_images", description=__doc__)
     parser.add_argument("targets", nargs="+", choices=TARGETS)
-    parser.add_argument("--tag", default="test", help="tag of the images (test)")
+    parser.add_argument("--tag", default=TAG, help="tag of the images (test)")
     arguments = parser.parse_args()
     try:
         for target in arguments.targets:

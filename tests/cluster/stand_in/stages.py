@@ -1,0 +1,149 @@
+"""The bodies of the stages `cache` and `train` that a test writes: all around them is the shipped job.
+
+The launcher in process 1, the worker's frame, fence, reporter, checkpoints' layout, last word and exit codes are the
+installed ltx2_job's; what happens inside a stage is read from <workspace>/behaviour/<run>.json: a list of steps for
+"<stage>-<attempt>.<node>", "<stage>-<attempt>" or "<stage>"; without one the stage is done well. Each start leaves a
+line in runs/<run>/starts.jsonl: attempt, stage, the step it goes on from, its memory plan, its worker's pid.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from ltx2_job import errors
+from ltx2_job.saved import ADAPTER, MANIFEST, OPTIMIZER, STATE, name_of, newest_complete, step_of
+from ltx2_job.stage import Stage
+
+
+class DistNetworkError(RuntimeError):
+    """As torch.distributed names the loss of a peer."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names an allocation that a GPU refused."""
+
+
+ERRORS: dict[str, Any] = {
+    **vars(errors),
+    "ConfigError": lambda text: errors.ConfigError(errors.Problem("learning_rate", text)),
+    "DistNetworkError": DistNetworkError,
+    "OutOfMemoryError": OutOfMemoryError,
+    "RuntimeError": RuntimeError,
+    "MemoryError": MemoryError,
+}
+
+
+def cache(stage: Stage) -> None:
+    """Nothing is encoded."""
+    play(stage)
+    stage.reporter.result.update(clips=3, skipped=0, encoded=3)
+
+
+def train(stage: Stage) -> None:
+    """From the newest complete checkpoint to the last step, without learning anything."""
+    play(stage)
+    last = stage.config.max_train_steps
+    stage.reporter.step(last, last, {"loss": 0.25})
+    if stage.rank == 0:
+        checkpoint(stage, last)
+        stage.run.lora.write_text("a stand-in's")
+    stage.reporter.result.update(steps=last, finalLoss=0.25, lora="lora.safetensors")
+
+
+def play(stage: Stage) -> None:
+    """Note the start, then take the steps that the test has written."""
+    file = stage.workspace.root / "behaviour" / f"{stage.run_name}.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    node = os.environ.get("JOB_COMPLETION_INDEX", "0")
+    key = f"{stage.name}-{stage.attempt}"
+    steps = known.get(f"{key}.{node}", known.get(key, known.get(stage.name, [])))
+    newest = newest_complete(stage.run.checkpoints)
+    start = {
+        "attempt": stage.attempt, "stage": stage.name, "node": int(node), "step": step_of(newest) if newest else 0,
+        "memory": stage.plan.cache_memory if stage.name == "cache" else stage.plan.memory, "pid": os.getpid(),
+    }  # fmt: skip
+    stage.run.root.mkdir(parents=True, exist_ok=True)
+    with (stage.run.root / "starts.jsonl").open("a") as log:
+        log.write(json.dumps(start) + "\n")
+    for verb, *values in steps:
+        VERBS[verb](stage, *values)
+
+
+def checkpoint(stage: Stage, step: int) -> None:
+    """A checkpoint that counts as complete, behind the fence as all that a run writes."""
+    stage.fence.check()
+    folder = stage.run.checkpoints / name_of(step)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {ADAPTER: b"", OPTIMIZER: b"", STATE: json.dumps({"step": step}).encode()}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    files = {name: {"sha256": hashlib.sha256(one).hexdigest(), "bytes": len(one)} for name, one in contents.items()}
+    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": files}))
+    stage.reporter.checkpoint(step, folder, 0.0)
+
+
+def fail(stage: Stage, name: str, text: str) -> None:
+    """Raise an error by its class's name: its exit code is the job's to find."""
+    raise ERRORS[name](text)
+
+
+def leave(stage: Stage, code: int) -> None:
+    """Be gone at once with a code, without a word."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def die(stage: Stage, number: int) -> None:
+    """Die of a signal."""
+    signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def wait(stage: Stage, seconds: float) -> None:
+    """Look, as training does between two steps, whether it is told to stop; then with a checkpoint of what is done."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if stage.stop.requested:
+            checkpoint(stage, stage.reporter.progress.step + 1)  # type: ignore[attr-defined]
+            stage.stop.check()
+        stage.fence.check()
+        time.sleep(0.1)
+
+
+def hang(stage: Stage, seconds: float) -> None:
+    """Hear nothing."""
+    time.sleep(seconds)
+
+
+def fill(stage: Stage, where: str, mib: int) -> None:
+    """Write a file of that size in a folder; the error is the volume's."""
+    path = stage.workspace.resolve(where) / "filler"
+    with path.open("wb") as file:
+        for _ in range(mib):
+            file.write(os.urandom(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def hog(stage: Stage, mib: int) -> None:
+    """Hold so much memory."""
+    held = [bytearray(os.urandom(2**20)) for _ in range(mib)]
+    assert len(held) == mib
+
+
+def after(stage: Stage, step: int) -> None:
+    """Go on when the checkpoint of another node is there."""
+    while not (stage.run.checkpoints / name_of(step) / MANIFEST).exists():
+        time.sleep(0.1)
+
+
+VERBS: dict[str, Any] = {
+    "checkpoint": checkpoint, "raise": fail, "exit": leave, "signal": die, "wait": wait, "hang": hang, "fill": fill,
+    "hog": hog, "after": after,
+}  # fmt: skip
+STAGES: dict[str, Any] = {"cache": cache, "train": train}

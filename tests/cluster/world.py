@@ -1,0 +1,149 @@
+"""One namespace in which many trainings end side by side, each as its test wants: manifests, behaviours, hands."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx2_operator.pods import UID
+
+from .harness.cluster import Cluster
+from .installed import Installed
+from .recording import Recorder
+from .volumes import Volume
+
+STEPS = 6
+SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}  # a job that only pretends
+CONFIG = {
+    "pretrained_model_name_or_path": "models/ltx-2-tiny.safetensors",
+    "seed": 7,
+    "resolution": 64,
+    "max_train_steps": STEPS,
+    "checkpoint_step_interval": 3,
+    "lora_rank": 4,
+    "validation_disable": True,
+}
+
+
+def pod_template(resources: dict[str, Any] | None = None, **container: Any) -> dict[str, Any]:
+    """A patch that lets dozens of pods fit on a small machine."""
+    merged = {part: {**SMALL[part], **(resources or {}).get(part, {})} for part in SMALL}
+    return {"spec": {"containers": [{"name": "job", "resources": merged, **container}]}}
+
+
+def training(name: str, image: str, **spec: Any) -> dict[str, Any]:
+    """A training of the class cpu on the claim `data`, whose jobs run `image`."""
+    clips = {
+        "id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "datasets/videos",
+        "caption_strategy": "textfile", "video": {"num_frames": 17, "min_frames": 17},
+    }  # fmt: skip
+    base = {
+        "gpu": {"class": "cpu"}, "storage": {"claimName": "data"}, "images": {"cache": image, "train": image},
+        "podTemplate": pod_template(), "config": CONFIG, "datasets": [clips], "retries": 3,
+    }  # fmt: skip
+    folder = spec.pop("clips", None)
+    if folder:
+        base["datasets"] = [{**clips, "instance_data_dir": folder}]
+    return {
+        "apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training", "metadata": {"name": name}, "spec": {**base, **spec},
+    }  # fmt: skip
+
+
+@dataclass
+class World:
+    """The namespace, its volumes, and what was seen in it."""
+
+    cluster: Cluster
+    operator: Installed
+    namespace: str
+    volumes: dict[str, Volume]  # by claim
+    recorder: Recorder
+    image: str
+
+    @property
+    def volume(self) -> Volume:
+        """The claim that nearly all share."""
+        return self.volumes["data"]
+
+    def behave(self, name: str, steps: dict[str, Any], claim: str = "data") -> None:
+        """Say what the stages of a run do (stand_in/stages.py)."""
+        file = self.volumes[claim].folder / "behaviour" / f"{name}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(steps))
+        for path in (file.parent, file):
+            os.chown(path, UID, UID)
+
+    def starts(self, name: str, stage: str = "train", claim: str = "data") -> list[dict[str, Any]]:
+        """Every start of a run's stage, as the volume has it."""
+        file = self.volumes[claim].folder / "runs" / name / "starts.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [start for start in map(json.loads, lines) if start["stage"] == stage]
+
+    def started(self, name: str, attempt: int = 1, stage: str = "train") -> dict[str, Any]:
+        """Wait until an attempt has begun a stage, and its operator has seen it run."""
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            found.update(
+                next((start for start in reversed(self.starts(name, stage)) if start["attempt"] == attempt), {})
+            )
+            running = {"cache": "Caching", "train": "Training"}[stage]
+            return bool(found) and running in self.recorder.reasons(name, "Running")
+
+        self.wait(name, there, f"{stage} of attempt {attempt}")
+        return found
+
+    def wait(self, name: str, holds: Any, what: str) -> None:
+        """Ask until it holds. Raises AssertionError with the training's status."""
+        self.operator.wait_for(
+            holds, f"{name}: {what}", lambda: json.dumps(self.operator.status(name, self.namespace)), 400
+        )
+
+    def pod(self, name: str, stage: str = "train", attempt: int = 1) -> dict[str, Any]:
+        """The newest pod of an attempt."""
+        return self.recorder.of("Pod", name, stage=stage, attempt=str(attempt))[-1]
+
+    def kubectl(self, *arguments: str, manifest: Any = None) -> str:
+        """kubectl in this namespace."""
+        return self.cluster.kubectl(arguments[0], "-n", self.namespace, *arguments[1:], manifest=manifest)
+
+    def patch(self, name: str, spec: dict[str, Any]) -> None:
+        """A user edits the training."""
+        self.kubectl("patch", "ltx2training", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def first_process(self, name: str, stage: str = "train") -> int:
+        """The pid, on this machine, of the first process of a run's container."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                status = (folder / "status").read_text()
+            except OSError:
+                continue
+            inside = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+            ours = len(inside) > 1 and inside[-1] == "1" and stage.encode() in words and name.encode() in words
+            if ours and self.namespace_of(int(folder.name)):
+                return int(folder.name)
+        raise AssertionError(f"no first process of {name}")
+
+    def namespace_of(self, pid: int) -> bool:
+        """Whether a process is one of this cluster's."""
+        try:
+            return self.cluster.name in Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:
+            return False
+
+    def put_clips(self, folder: str) -> None:
+        """What `ltx2 upload` does: clips appear in a folder of the workspace."""
+        target = self.volume.folder / folder
+        unfinished = target.with_name(f".{target.name}")
+        shutil.copytree(self.volume.inputs / "datasets" / "videos", unfinished)
+        for path in (unfinished, *unfinished.rglob("*")):
+            os.chown(path, UID, UID)
+        unfinished.rename(target)
+
+    def grow(self, claim: str, size: str) -> None:
+        """An administrator gives a claim more room."""
+        self.kubectl("patch", "pvc", claim, "-p", json.dumps({"spec": {"resources": {"requests": {"storage": size}}}}))
+        self.kubectl("wait", f"pvc/{claim}", f"--for=jsonpath={{.status.capacity.storage}}={size}", "--timeout=60s")
