@@ -135,10 +135,10 @@ def _from_pods(
     cause = next((code for code in codes if code not in CONSEQUENCES), None)
     if cause is not None:
         return _by_code(cause, report)
-    if recorded is not None:
+    # Without a recorded code the Job saw a pod vanish, and with that of a pod which somebody deleted while it ran, the
+    # kubelet saw no end of it in time. 137 and 143 are then how the deletion ended the process, not a fault.
+    if recorded is not None and not _killed_by_deletion(pods, recorded):
         return _by_code(recorded, report)
-    # Without a recorded code the Job saw a pod vanish. 137 and 143 are then how the deletion ended the process, not a
-    # fault.
     told = next((code for code in codes if code not in (137, 143)), None)
     if told is not None:
         return _by_code(told, report)
@@ -148,11 +148,36 @@ def _from_pods(
     return Verdict(Action.RETRY_UNCOUNTED, "PodDeleted", "a pod was deleted from outside", None, report)
 
 
+def _killed_by_deletion(pods: Sequence[Mapping[str, Any]], code: int) -> bool:
+    """Whether every pod that left with this code was killed because somebody had deleted it."""
+    if code not in (137, 143):
+        return False
+    ends = [
+        (pod["metadata"], _terminated(status).get("finishedAt"))
+        for pod in pods
+        for status in _container_statuses(pod)
+        if _terminated(status).get("exitCode") == code
+    ]
+    return bool(ends) and all(_deleted_before(metadata, end) for metadata, end in ends)
+
+
+def _deleted_before(metadata: Mapping[str, Any], end: str | None) -> bool:
+    """Whether a pod was deleted at the latest when its container ended; what has ended is deleted by tidy people."""
+    deleted = metadata.get("deletionTimestamp")
+    if not deleted or not end:
+        return False
+    grace = timedelta(seconds=int(metadata.get("deletionGracePeriodSeconds") or 0))
+    return moment(deleted) - grace <= moment(end)
+
+
 def _by_code(code: int, report: Mapping[str, Any]) -> Verdict:
     row = lookup(code)
     word = report.get("message")
-    story = f": {word[:600]}" if isinstance(word, str) and word and report.get("exitCode") == code else ""
-    return Verdict(row.action, row.reason, f"exit code {code}, {row.meaning}{story}", code, report)
+    told = word if isinstance(word, str) and word != row.meaning and report.get("exitCode") == code else ""
+    story = f": {told[:600]}" if told else ""
+    named = f"exit code {code}"
+    text = row.meaning if row.meaning.endswith(named) else f"{named}, {row.meaning}"
+    return Verdict(row.action, row.reason, f"{text}{story}", code, report)
 
 
 def _pod_reason(pod: Mapping[str, Any], report: Mapping[str, Any]) -> Verdict | None:

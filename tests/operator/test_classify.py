@@ -198,3 +198,37 @@ def test_a_limit_that_was_reached_is_named_with_the_key_that_raises_it(resource,
     assert f"the limit is 7Gi: raise spec.podTemplate.spec.containers[name=job].resources.limits.{resource} " in message
     other, now = load(DATA / "exit-70-software.json")
     assert "limit" not in classify(other["sequence"][-1]["job"], last["pods"][:0], now).message
+
+
+DELETED = {"deletionTimestamp": "2026-11-22T10:05:08Z", "deletionGracePeriodSeconds": 8}  # asked for at 10:05:00
+
+
+@pytest.mark.parametrize(
+    ("code", "deleted", "verdict"),
+    [
+        (137, DELETED, (Action.RETRY_UNCOUNTED, "PodDeleted")),
+        (143, DELETED, (Action.RETRY_UNCOUNTED, "PodDeleted")),
+        (1, DELETED, (Action.RETRY, "AppError")),
+        (137, {}, (Action.RETRY, "Killed")),
+        # Killed by itself, then tidied away.
+        (137, {"deletionTimestamp": "2026-11-22T10:05:09Z", "deletionGracePeriodSeconds": 8}, (Action.RETRY, "Killed")),
+    ],
+)
+def test_a_kill_that_ends_a_deletion_is_no_crash_even_where_the_job_has_its_code(code, deleted, verdict):
+    said = f"Container job for pod ml/p failed with exit code {code} matching FailJob rule at index 10"
+    found = classify(failed_job("PodFailurePolicy", said), [terminated(code, **deleted)], NOW)
+    assert (found.action, found.reason) == verdict
+    assert found.nodes == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "message"),
+    [
+        (1, "unexpected exit code 1", "unexpected exit code 1"),
+        (64, "the command line is wrong", "exit code 64, the command line is wrong"),
+        (64, "--run is missing", "exit code 64, the command line is wrong: --run is missing"),
+    ],
+)
+def test_a_message_says_nothing_twice(code, word, message):
+    pod = terminated(code, message=json.dumps({"exitCode": code, "message": word}))
+    assert classify(failed_job(), [pod], NOW).message == message

@@ -18,10 +18,12 @@ def _plain(body: Body) -> None:
 
 
 def _pod(body: Body) -> None:
-    """Of a pod's spec, only where it runs and how long it may take to leave."""
+    """Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers."""
     _plain(body)
     spec = body.get("spec") or {}
     body["spec"] = {key: spec[key] for key in ("nodeName", "terminationGracePeriodSeconds") if key in spec}
+    limited = [{key: one[key] for key in ("name", "resources") if key in one} for one in spec.get("containers") or []]
+    body["spec"]["containers"] = limited
 
 
 def _job(body: Body) -> None:

@@ -15,13 +15,13 @@ from ltx2_operator.classify import is_alive
 from ltx2_operator.observed import DryRun, Observed, attempt_of, job_finished
 from ltx2_operator.pods import UID_LABEL
 from ltx2_operator.runtime.client import METADATA_ONLY, Api, NotFound
+from ltx2_operator.runtime.departed import INDEX_LABEL, Departed
 from ltx2_operator.runtime.kinds import CLAIMS, CONFIG_MAPS, CORE_EVENTS, SECRETS, WORKLOADS
 from ltx2_operator.runtime.pages import Pages
 from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
 
 Body = Mapping[str, Any]
-INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 EVENTS_MOST: Final = 50  # of one object; the server counts repetitions
 
 
@@ -32,6 +32,7 @@ class Watcher:
     api: Api
     jobs: Store
     pods: Store
+    departed: Departed
     nodes: Store | None
     pages: Pages
     secret_reader: bool
@@ -46,7 +47,7 @@ class Watcher:
         quiet = over or running
         return Observed(
             jobs=jobs,
-            pods=pods,
+            pods=[*pods, *self.departed.of(_job_uids(obj, jobs), pods)],
             configmaps=[] if over else self._configmaps(obj),
             claims=[] if quiet else self._claims(obj),
             nodes=None if self.nodes is None else self.nodes.all(),
@@ -121,6 +122,15 @@ def is_pending(jobs: Sequence[Body], pods: Sequence[Body]) -> bool:
     """Whether a Job waits for a queue or for pods: what it waits for tells nobody, so it is looked at again."""
     waiting = [job for job in jobs if not job_finished(job)]
     return bool(waiting) and not any(_phase(pod) == "Running" for pod in pods)
+
+
+def _job_uids(obj: Body, jobs: Sequence[Body]) -> set[str]:
+    """The Jobs that exist, and the one of the attempt that has not ended, which somebody may have deleted."""
+    return {
+        str(uid)
+        for uid in (_mapping(obj.get("status")).get("jobUid"), *(job["metadata"]["uid"] for job in jobs))
+        if uid
+    }
 
 
 def _rank0(obj: Body, pods: Sequence[Body]) -> str | None:

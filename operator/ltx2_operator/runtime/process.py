@@ -15,6 +15,7 @@ from ltx2_operator.metrics import Metrics
 from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import Api, own_name
 from ltx2_operator.runtime.controller import Controller
+from ltx2_operator.runtime.departed import Departed
 from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS, Kind
 from ltx2_operator.runtime.lease import Lease, LeaseLost
 from ltx2_operator.runtime.observing import Watcher
@@ -48,7 +49,9 @@ class Process:
             counted=self.metrics.asked,
         )
         self.queue = KeyedQueue(counted=self.metrics.queued)
-        self.trainings, jobs, pods = (Store(self.queue.add) for _ in range(3))
+        departed = Departed()
+        self.trainings, jobs = Store(self.queue.add), Store(self.queue.add)
+        pods = Store(self.queue.add, departed.note)
         nodes = Store() if installation.node_reader else None
         kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, jobs), (PODS, pods)]
         watched = [(kind, store, space) for kind, store in kinds for space in spaces]
@@ -61,7 +64,7 @@ class Process:
         own = os.environ.get("POD_NAMESPACE") or namespace
         self.lease = Lease(api, own, self.identity, installation.leader_election)
         self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
-        watcher = Watcher(api, jobs, pods, nodes, self.pages, installation.secret_reader)
+        watcher = Watcher(api, jobs, pods, departed, nodes, self.pages, installation.secret_reader)
         writer = Writer(api, self.lease, self.trainings, jobs)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(

@@ -41,9 +41,12 @@ def key_of(body: Body) -> Key:
 class Store:
     """Objects of one kind by training. Older versions never replace newer ones, whoever brings them."""
 
-    def __init__(self, changed: Callable[[Key], None] = lambda key: None) -> None:
+    def __init__(
+        self, changed: Callable[[Key], None] = lambda key: None, gone: Callable[[Body], None] = lambda body: None
+    ) -> None:
+        """changed: called with a key after each change. gone: called with an object's last version before it goes."""
         self._by_key: dict[Key, dict[str, Body]] = {}
-        self._changed = changed
+        self._changed, self._gone = changed, gone
         self._lock = threading.Lock()
 
     def of(self, key: Key) -> list[Body]:
@@ -88,6 +91,7 @@ class Store:
             old = group.get(name)
             if old is None or version_of(old) > version_of(body):
                 return
+            self._gone(body)
             del group[name]
             if not group:
                 del self._by_key[key]

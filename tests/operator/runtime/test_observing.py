@@ -3,6 +3,7 @@
 import pytest
 
 from ltx2_operator.runtime.client import METADATA_ONLY, NotFound
+from ltx2_operator.runtime.departed import INDEX_LABEL, JOB_UID_LABEL, Departed
 from ltx2_operator.runtime.observing import Watcher, is_pending, secret_names
 from ltx2_operator.runtime.pages import Pages
 from ltx2_operator.runtime.reflector import Store
@@ -32,14 +33,18 @@ def child(kind, name, *, uid="u1", spec=None, **status):
     return {"kind": kind, "metadata": metadata, "spec": spec or {}, "status": status}
 
 
-def look(server, *children, secret_reader=True, obj=OBJ):
-    jobs, pods = Store(), Store()
+def look(server, *children, secret_reader=True, obj=OBJ, gone=()):
+    departed = Departed()
+    jobs, pods = Store(), Store(gone=departed.note)
     for one in children:
         (jobs if one["kind"] == "Job" else pods).put(one)
+    for one in gone:
+        pods.put(one)
+        pods.remove(one)
     wanted = []
     pages = Pages(1, lambda key: None)
     pages.want = lambda key, host: wanted.append(host)
-    watcher = Watcher(server, jobs, pods, None, pages, secret_reader)
+    watcher = Watcher(server, jobs, pods, departed, None, pages, secret_reader)
     return watcher.observe(obj, None), wanted[0]
 
 
@@ -123,3 +128,45 @@ def test_configmaps_are_asked_for_where_a_spec_names_them(phase):
 @pytest.mark.parametrize("spec", [None, "text", {"secrets": 5}, {"secrets": {"hubToken": "x"}}, {"secrets": {"a": {}}}])
 def test_a_spec_of_any_shape_names_no_secret(spec):
     assert secret_names({"spec": spec}) == set()
+
+
+def of_job(name, job, index=None, **status):
+    pod = child("Pod", name, **status)
+    pod["metadata"]["labels"] |= {JOB_UID_LABEL: job} | ({INDEX_LABEL: index} if index else {})
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("there", "gone", "seen"),
+    [
+        ([child("Job", "j")], [of_job("p", "of-j", phase="Failed")], ["p"]),
+        ([child("Job", "j")], [of_job("p", "of-j", phase="Running")], []),  # it never told how it ended
+        ([child("Job", "k")], [of_job("p", "of-j", phase="Failed")], []),  # an earlier Job's
+        ([], [of_job("p", "of-j", phase="Failed")], []),
+        ([child("Job", "j")], [child("Pod", "p", phase="Failed")], []),  # nobody's
+        ([child("Job", "j")], [of_job("p", "of-j", phase="Failed"), of_job("q", "of-j", phase="Failed")], ["q"]),
+        ([child("Job", "j"), of_job("q", "of-j", phase="Running")], [of_job("p", "of-j", phase="Failed")], ["q"]),
+        (
+            [child("Job", "j"), of_job("q", "of-j", "1", phase="Running")],
+            [of_job("p", "of-j", phase="Failed")],
+            ["q", "p"],
+        ),
+    ],
+)
+def test_how_a_pod_ended_is_known_while_its_job_exists_and_nothing_took_its_place(there, gone, seen):
+    found, _ = look(Server(), *there, gone=gone)
+    assert [one["metadata"]["name"] for one in found.pods] == seen
+
+
+def test_of_those_that_left_the_oldest_are_forgotten_first():
+    departed = Departed(most=2)
+    for name in ("a", "b", "a", "c"):
+        departed.note(of_job(name, f"of-{name}", phase="Failed"))
+    assert {one["metadata"]["name"] for one in departed.of({"of-a", "of-b", "of-c"}, [])} == {"a", "c"}
+
+
+def test_how_the_pod_of_a_deleted_job_ended_is_known_until_its_attempt_has_a_verdict():
+    gone = [of_job("p", "of-j", phase="Failed")]
+    waits = {**OBJ, "status": {"attempt": 1, "jobUid": "of-j"}}
+    assert [one["metadata"]["name"] for one in look(Server(), gone=gone, obj=waits)[0].pods] == ["p"]
+    assert look(Server(), gone=gone)[0].pods == []

@@ -146,9 +146,13 @@ def test_trouble_is_said_once_with_what_to_do_and_ends_with_the_next_answer(stor
 
 
 def test_what_nobody_reads_is_not_kept():
-    pod = {"metadata": {"managedFields": [1]}, "spec": {"nodeName": "n", "containers": [1]}, "status": {"podIP": "1"}}
+    limited = {"name": "job", "resources": {"limits": {"memory": "1Gi"}}}  # a message names the limit that was reached
+    spec = {"nodeName": "n", "volumes": [1], "containers": [{**limited, "image": "i"}]}
+    pod = {"metadata": {"managedFields": [1]}, "spec": spec, "status": {"podIP": "1"}}
     PODS.trim(pod)
-    assert pod == {"metadata": {}, "spec": {"nodeName": "n"}, "status": {"podIP": "1"}}
+    assert pod == {
+        "metadata": {}, "spec": {"nodeName": "n", "containers": [limited]}, "status": {"podIP": "1"},
+    }  # fmt: skip
     node = {"metadata": {"managedFields": [1], "annotations": {}, "labels": {"a": "b"}}, "status": {"images": [1]}}
     NODES.trim(node)
     assert node == {"metadata": {"labels": {"a": "b"}}, "status": {}}
