@@ -162,7 +162,7 @@ LIMITS = (
         spec={"storage": {"claimName": "small"}},
     ),
     End(
-        "ephemeral", "the scratch disk is full", {"train-1": [SAVE, ["fill", "/tmp", 48], ["hang", 90]]},
+        "ephemeral", "the scratch disk is full", {"train-1": [SAVE, ["fill", "/tmp", 48], ["hang", 200]]},
         ("Evicted", 137), "exit code 137", (FAIL, "EphemeralStorageExceeded"),
         final=("Failed", "EphemeralStorageExceeded"), starts=(0,), event="Failed",
         says="the limit is 16Mi: raise spec.podTemplate",
@@ -176,7 +176,7 @@ LIMITS = (
     End(
         "deadline", "activeDeadlineSeconds have passed", {"train-1": WAIT}, ("Error", 85), "",
         (FAIL, "DeadlineExceeded"), counted=False, final=("Failed", "DeadlineExceeded"), starts=(0,), event="Failed",
-        says="spec.activeDeadlineSeconds", spec={"activeDeadlineSeconds": 20},
+        says="spec.activeDeadlineSeconds", spec={"activeDeadlineSeconds": 45},
     ),
 )  # fmt: skip
 

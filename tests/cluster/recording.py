@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,8 @@ from .harness.client import api_client
 
 TRAINING = "ltx2.dev/training"
 COLUMNS = {
-    "cause": "cause", "job": "Job's condition", "pod": "pod", "exitCode": "exit code", "condition": "our condition",
+    "cause": "cause", "job": "Job's condition", "pod": "pod", "exitCode": "exit code", "verdict": "verdict",
+    "condition": "at the end",
     "events": "events", "counted": "counted", "next": "next attempt begins at",
 }  # fmt: skip
 
@@ -27,6 +29,7 @@ class Recorder:
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self.versions: dict[str, list[dict[str, Any]]] = {"Job": [], "Pod": [], "LTX2Training": []}
+        self._changes: list[tuple[str, dict[str, Any]]] = []  # of pods: what happened, and the pod after it
         self._namespace, self._over = namespace, threading.Event()
         self._client = api_client(kubeconfig)
         core, batch = kubernetes.client.CoreV1Api(self._client), kubernetes.client.BatchV1Api(self._client)
@@ -65,19 +68,43 @@ class Recorder:
                     found = event["raw_object"]
                     version = found["metadata"]["resourceVersion"]
                     self.versions[kind].append(found)
+                    if kind == "Pod":
+                        self._changes.append((event["type"], found))
 
     def of(self, kind: str, training: str, **labels: str) -> list[dict[str, Any]]:
         """Every version of a training's Jobs or pods; labels by their last part (stage, attempt)."""
         wanted = {TRAINING: training, **{f"ltx2.dev/{key}": value for key, value in labels.items()}}
         return [one for one in self.versions[kind] if wanted.items() <= (one["metadata"].get("labels") or {}).items()]
 
-    def statuses(self, training: str) -> list[dict[str, Any]]:
-        """Every status of a training."""
-        return [one.get("status") or {} for one in self.versions["LTX2Training"] if one["metadata"]["name"] == training]
+    def most_alive(self, training: str) -> int:
+        """How many pods of this name, whatever the uid of their training, were ever alive at the same time."""
+        alive: set[str] = set()
+        most = 0
+        for happened, pod in list(self._changes):
+            if (pod["metadata"].get("labels") or {}).get(TRAINING) != training:
+                continue
+            ended = happened == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+            alive = alive - {pod["metadata"]["uid"]} if ended else alive | {pod["metadata"]["uid"]}
+            most = max(most, len(alive))
+        return most
 
-    def reasons(self, training: str, kind: str) -> dict[str, str]:
-        """Every reason that a condition has had, with its last message."""
-        found = [each for status in self.statuses(training) for each in status.get("conditions") or []]
+    def attempts(self, training: str) -> dict[tuple[str, str, str], set[str]]:
+        """The uids of the Jobs by (uid of the training, stage, attempt)."""
+        found: dict[tuple[str, str, str], set[str]] = {}
+        for one in self.of("Job", training):
+            labels = one["metadata"]["labels"]
+            key = (labels["ltx2.dev/uid"], labels["ltx2.dev/stage"], labels["ltx2.dev/attempt"])
+            found.setdefault(key, set()).add(one["metadata"]["uid"])
+        return found
+
+    def statuses(self, training: str, uid: str = "") -> list[dict[str, Any]]:
+        """Every status of a training; uid: of this very object only."""
+        named = [one for one in self.versions["LTX2Training"] if one["metadata"]["name"] == training]
+        return [one.get("status") or {} for one in named if uid in ("", one["metadata"]["uid"])]
+
+    def reasons(self, training: str, kind: str, uid: str = "") -> dict[str, str]:
+        """Every reason that a condition has had, with its last message; uid: of this very object only."""
+        found = [each for status in self.statuses(training, uid) for each in status.get("conditions") or []]
         return {each["reason"]: each["message"] for each in found if each["type"] == kind}
 
     def verdict(self, training: str, attempt: int, stage: str) -> dict[str, Any]:
@@ -108,11 +135,20 @@ class Recorder:
         return list(ends.values())
 
 
+def write_down(seen: dict[str, Any]) -> None:
+    """Add a row to the file that LTX2_VERDICTS_OUT names, if it does."""
+    if file := os.environ.get("LTX2_VERDICTS_OUT"):
+        with Path(file).open("a") as log:
+            log.write(json.dumps(seen) + "\n")
+
+
 def table(rows: list[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * len(COLUMNS)]
     for row in rows:
-        cells = [str(row.get(key, "")).replace("|", "\\|").replace("\n", " ") for key in COLUMNS]
+        found = [row.get(key, "") for key in COLUMNS]
+        words = [": ".join(map(str, one)) if isinstance(one, list) else str(one) for one in found]
+        cells = [word.replace("|", "\\|").replace("\n", " ") for word in words]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

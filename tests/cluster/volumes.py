@@ -22,6 +22,12 @@ class Volume:
         """The same clips and model in a folder of this machine."""
         shutil.copytree(self.inputs, folder, dirs_exist_ok=True)
 
+    def fill(self) -> None:
+        """Copy the inputs there as the user of the pods."""
+        self.copy_inputs(self.folder)
+        for path in (self.folder, *self.folder.rglob("*")):
+            os.chown(path, UID, UID)
+
 
 def make_volume(
     cluster: Cluster, namespace: str, inputs: Path, claim: str = "data", size: str = "2Gi", kind: str = "standard"
@@ -38,8 +44,6 @@ def make_volume(
         },
     )  # fmt: skip
     cluster.kubectl("wait", f"pvc/{claim}", "-n", namespace, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
-    folder = cluster.claim_folder(namespace, claim)
-    shutil.copytree(inputs, folder, dirs_exist_ok=True)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, UID, UID)
-    return Volume(claim, folder, inputs)
+    volume = Volume(claim, cluster.claim_folder(namespace, claim), inputs)
+    volume.fill()
+    return volume

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ class World:
     volumes: dict[str, Volume]  # by claim
     recorder: Recorder
     image: str
+    manifests: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # by training, for those that are made one by one
 
     @property
     def volume(self) -> Volume:
@@ -97,9 +100,48 @@ class World:
 
     def wait(self, name: str, holds: Any, what: str) -> None:
         """Ask until it holds. Raises AssertionError with the training's status."""
-        self.operator.wait_for(
-            holds, f"{name}: {what}", lambda: json.dumps(self.operator.status(name, self.namespace)), 400
+        self.operator.wait_for(holds, f"{name}: {what}", lambda: json.dumps(self.status(name)), 400)
+
+    def status(self, name: str, uid: str = "") -> dict[str, Any]:
+        """The newest status that was seen of a training; uid: of this very object."""
+        return next(iter(self.recorder.statuses(name, uid)[-1:]), {})
+
+    def over(self, name: str, uid: str = "") -> None:
+        """Wait until a training has ended for good; uid: this very object."""
+
+        def ended() -> bool:
+            return any(
+                one["type"] in ("Succeeded", "Failed") and one["status"] == "True"
+                for one in self.status(name, uid).get("conditions") or []
+            )
+
+        self.wait(name, ended, "the end")
+
+    def row(self, name: str, cause: str, stage: str = "train", claim: str = "data") -> dict[str, Any]:
+        """What was seen of one training that has ended: its first attempt's stage, and what followed."""
+        recorder, status = self.recorder, self.status(name)
+        pods = recorder.pod_ends(name, stage, 1)
+        first = recorder.verdict(name, 1, stage)
+        starts = [start["step"] for start in self.starts(name, claim=claim) if start["node"] == 0]
+        plans = [start["memory"] for start in self.starts(name, stage, claim) if start["node"] == 0]
+        final = next(
+            one for one in status["conditions"] if one["type"] in ("Succeeded", "Failed") and one["status"] == "True"
         )
+        return {
+            "cause": cause,
+            "job": recorder.job_end(name, stage, 1),
+            "pods": pods,
+            "pod": ", ".join(reason for reason, _ in pods),
+            "exitCode": ", ".join(str(code) for _, code in pods if code is not None),
+            "verdict": [first.get("action"), first.get("reason")],
+            "condition": f"{final['type']}: {final['reason']}",
+            "message": first.get("message", ""),
+            "events": ", ".join(dict.fromkeys(self.operator.events(name, self.namespace))),
+            "counted": bool(status.get("failures")),
+            "starts": starts,
+            "memory": plans,
+            "next": f"step {starts[1]}" if len(starts) > 1 else "",
+        }  # fmt: skip
 
     def pod(self, name: str, stage: str = "train", attempt: int = 1) -> dict[str, Any]:
         """The newest pod of an attempt."""
@@ -112,6 +154,30 @@ class World:
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         """A user edits the training."""
         self.kubectl("patch", "ltx2training", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def make(self, name: str) -> None:
+        """Send a training's manifest."""
+        self.kubectl("create", "-f", "-", manifest=self.manifests[name])
+
+    def uid(self, name: str) -> str:
+        """The uid of the training that has this name now."""
+        return self.kubectl("get", "ltx2training", name, "-o", "jsonpath={.metadata.uid}")
+
+    def reason(self, name: str, kind: str) -> str:
+        """The reason of a condition now, empty without one."""
+        found = self.status(name).get("conditions") or []
+        return next((str(one["reason"]) for one in found if one["type"] == kind), "")
+
+    def jobs(self, name: str) -> list[dict[str, Any]]:
+        """The Jobs of a training that exist now."""
+        return self.operator.objects("jobs", self.namespace, f"ltx2.dev/training={name}")
+
+    def adopt(self, claim: str) -> Path:
+        """Put the inputs on a claim that the operator has made; returns where this machine sees it."""
+        volume = Volume(claim, self.cluster.claim_folder(self.namespace, claim), self.volume.inputs)
+        volume.fill()
+        self.volumes[claim] = volume
+        return volume.folder
 
     def first_process(self, name: str, stage: str = "train") -> int:
         """The pid, on this machine, of the first process of a run's container."""

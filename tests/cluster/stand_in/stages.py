@@ -3,7 +3,8 @@
 The launcher in process 1, the worker's frame, fence, reporter, checkpoints' layout, last word and exit codes are the
 installed ltx2_job's; what happens inside a stage is read from <workspace>/behaviour/<run>.json: a list of steps for
 "<stage>-<attempt>.<node>", "<stage>-<attempt>" or "<stage>"; without one the stage is done well. Each start leaves a
-line in runs/<run>/starts.jsonl: attempt, stage, the step it goes on from, its memory plan, its worker's pid.
+line in runs/<run>/starts.jsonl: attempt, stage, the step it goes on from, its memory plan, its worker's pid. Training
+goes through the steps one by one, and leaves the numbers of each in metrics.jsonl, as the real one does.
 """
 
 import hashlib
@@ -15,8 +16,11 @@ import time
 from typing import Any
 
 from ltx2_job import errors
+from ltx2_job.fence import Owner
+from ltx2_job.finished import finished
 from ltx2_job.saved import ADAPTER, MANIFEST, OPTIMIZER, STATE, name_of, newest_complete, step_of
 from ltx2_job.stage import Stage
+from ltx2_job.workspace import write_json
 
 
 class DistNetworkError(RuntimeError):
@@ -45,13 +49,20 @@ def cache(stage: Stage) -> None:
 
 def train(stage: Stage) -> None:
     """From the newest complete checkpoint to the last step, without learning anything."""
+    if result := finished(stage.run, stage.digest):
+        stage.reporter.finished(result)
+        return
+    newest = newest_complete(stage.run.checkpoints)
+    stage.reporter.resumed(step_of(newest) if newest else 0, ())
     play(stage)
     last = stage.config.max_train_steps
-    stage.reporter.step(last, last, {"loss": 0.25})
     if stage.rank == 0:
         checkpoint(stage, last)
-        stage.run.lora.write_text("a stand-in's")
-    stage.reporter.result.update(steps=last, finalLoss=0.25, lora="lora.safetensors")
+        for file in (stage.run.lora, stage.run.lora_diffusers):
+            file.write_text("a stand-in's")
+        result = {"steps": last, "finalLoss": 0.25, "lora": "lora.safetensors", "configDigest": stage.digest}
+        write_json(stage.run.result, result)
+        stage.reporter.result.update(result)
 
 
 def play(stage: Stage) -> None:
@@ -74,7 +85,9 @@ def play(stage: Stage) -> None:
 
 
 def checkpoint(stage: Stage, step: int) -> None:
-    """A checkpoint that counts as complete, behind the fence as all that a run writes."""
+    """Train up to a step and leave a checkpoint that is complete, behind the fence as all that a run writes."""
+    for each in range(stage.reporter.progress.step + 1, step + 1):  # type: ignore[attr-defined]
+        stage.reporter.step(each, stage.config.max_train_steps, {"loss": 0.25})
     stage.fence.check()
     folder = stage.run.checkpoints / name_of(step)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,9 +121,9 @@ def wait(stage: Stage, seconds: float) -> None:
     """Look, as training does between two steps, whether it is told to stop; then with a checkpoint of what is done."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if stage.stop.requested:
+        if stage.stop.requested and stage.name == "train":
             checkpoint(stage, stage.reporter.progress.step + 1)  # type: ignore[attr-defined]
-            stage.stop.check()
+        stage.stop.check()
         stage.fence.check()
         time.sleep(0.1)
 
@@ -118,6 +131,12 @@ def wait(stage: Stage, seconds: float) -> None:
 def hang(stage: Stage, seconds: float) -> None:
     """Hear nothing."""
     time.sleep(seconds)
+
+
+def outlive(stage: Stage) -> None:
+    """Hear nothing, know nothing, until another owner has the run and finishes it; then go on as if alone."""
+    while not stage.run.result.exists() or Owner.read(stage.run.attempt) == stage.fence.owner:
+        time.sleep(0.1)
 
 
 def fill(stage: Stage, where: str, mib: int) -> None:
@@ -144,6 +163,6 @@ def after(stage: Stage, step: int) -> None:
 
 VERBS: dict[str, Any] = {
     "checkpoint": checkpoint, "raise": fail, "exit": leave, "signal": die, "wait": wait, "hang": hang, "fill": fill,
-    "hog": hog, "after": after,
+    "hog": hog, "after": after, "outlive": outlive,
 }  # fmt: skip
 STAGES: dict[str, Any] = {"cache": cache, "train": train}
