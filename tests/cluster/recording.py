@@ -29,7 +29,7 @@ class Recorder:
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self.versions: dict[str, list[dict[str, Any]]] = {"Job": [], "Pod": [], "LTX2Training": []}
-        self._changes: list[tuple[str, dict[str, Any]]] = []  # of pods: what happened, and the pod after it
+        self._changes: list[tuple[str, dict[str, Any]]] = []  # what happened, and the object after it
         self._namespace, self._over = namespace, threading.Event()
         self._client = api_client(kubeconfig)
         core, batch = kubernetes.client.CoreV1Api(self._client), kubernetes.client.BatchV1Api(self._client)
@@ -68,20 +68,27 @@ class Recorder:
                     found = event["raw_object"]
                     version = found["metadata"]["resourceVersion"]
                     self.versions[kind].append(found)
-                    if kind == "Pod":
-                        self._changes.append((event["type"], found))
+                    self._changes.append((event["type"], found))
 
     def of(self, kind: str, training: str, **labels: str) -> list[dict[str, Any]]:
         """Every version of a training's Jobs or pods; labels by their last part (stage, attempt)."""
         wanted = {TRAINING: training, **{f"ltx2.dev/{key}": value for key, value in labels.items()}}
         return [one for one in self.versions[kind] if wanted.items() <= (one["metadata"].get("labels") or {}).items()]
 
+    def changes(self, training: str, stage: str = "", attempt: int = 0) -> list[tuple[str, dict[str, Any]]]:
+        """(what happened, the object after it) of a training's Jobs and pods, of all or of one attempt's stage."""
+        wanted = {TRAINING: training}
+        if stage:
+            wanted |= {"ltx2.dev/stage": stage, "ltx2.dev/attempt": str(attempt)}
+        known = [(happened, one) for happened, one in list(self._changes) if one["kind"] != "LTX2Training"]
+        return [each for each in known if wanted.items() <= (each[1]["metadata"].get("labels") or {}).items()]
+
     def most_alive(self, training: str) -> int:
         """How many pods of this name, whatever the uid of their training, were ever alive at the same time."""
         alive: set[str] = set()
         most = 0
-        for happened, pod in list(self._changes):
-            if (pod["metadata"].get("labels") or {}).get(TRAINING) != training:
+        for happened, pod in self.changes(training):
+            if pod["kind"] != "Pod":
                 continue
             ended = happened == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
             alive = alive - {pod["metadata"]["uid"]} if ended else alive | {pod["metadata"]["uid"]}

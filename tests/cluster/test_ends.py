@@ -14,6 +14,7 @@ from cluster.hands import Hands
 from cluster.harness.cluster import Cluster
 from cluster.installed import Installed, pod_namespace
 from cluster.recording import Recorder, write_down
+from cluster.sequences import write_sequence
 from cluster.volumes import make_volume
 from cluster.world import World, training
 
@@ -60,6 +61,7 @@ def test_each_end_has_its_verdict_and_its_next_attempt(world: World, hands: Hand
     world.over(end.name)
     seen = world.row(end.name, end.cause, end.stage, end.claim)
     write_down(seen)
+    write_sequence(world.recorder, end.name, end.stage, end.cause)
     # The kubelet makes up an end for a container that never was, when its pod is deleted.
     ended = [pod for pod in seen["pods"] if pod[0] != "ContainerStatusUnknown"]
     assert end.pod in ended if end.pod else not ended, seen

@@ -16,6 +16,7 @@ from cluster.installed import ACCOUNT, Installed, pod_namespace, requests_of
 from cluster.interruptions import HOST, INTERRUPTIONS, LIVELY, Interruption, manifest
 from cluster.queue_stand_in import suspending
 from cluster.recording import Recorder, write_down
+from cluster.sequences import write_sequence
 from cluster.volumes import make_volume
 from cluster.world import STEPS, World
 
@@ -70,6 +71,7 @@ def test_an_interrupted_training_goes_on_where_it_was(world: World, hands: Hands
     hands.join(name)
     seen = world.row(name, one.cause, one.stage, one.claim)
     write_down(seen)
+    write_sequence(world.recorder, name, one.stage, one.cause)
     status = world.status(name)
     assert tuple(seen["verdict"]) == one.verdict, seen
     assert one.pod is None or one.pod in [tuple(pod) for pod in seen["pods"]], seen
