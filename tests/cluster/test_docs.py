@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from cluster.installed import Installed
 from docpages import ROOT, commands
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("job_image")]
 
 PAGE = ROOT / "docs" / "cluster.md"
 MANIFEST = ROOT / "configs" / "cluster-quickstart.yaml"

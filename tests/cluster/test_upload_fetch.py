@@ -18,7 +18,7 @@ from cluster.harness.cluster import Cluster
 from cluster.installed import Installed
 from ltx2_job.exitcodes import AUTH, CONFIG, DATA, NO_INPUT, STOPPED, STORAGE, USAGE
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("job_image")]
 
 LTX2 = str(Path(sys.executable).with_name("ltx2"))
 STEPS = 2
