@@ -20,9 +20,9 @@ from cluster.volumes import Volume, make_volume
 
 
 def _missing(why: Missing) -> None:
-    """Skip what needs a cluster; where one must be had (LTX2_REQUIRE_CLUSTER=1, as in CI) that is a failure."""
-    if os.environ.get("LTX2_REQUIRE_CLUSTER"):
-        pytest.fail(f"LTX2_REQUIRE_CLUSTER is set and there is no cluster: {why}")
+    """Skip what needs a cluster; where one must be had (TEST_REQUIRE_CLUSTER=1, as in CI) that is a failure."""
+    if os.environ.get("TEST_REQUIRE_CLUSTER"):
+        pytest.fail(f"TEST_REQUIRE_CLUSTER is set and there is no cluster: {why}")
     pytest.skip(str(why))
 
 
@@ -67,12 +67,12 @@ def fresh_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
 def cluster() -> Iterator[Cluster]:
     """Two nodes with real containers, DNS, services. Needs Go the first time, root, containerd and friends.
 
-    LTX2_CLUSTER=NAME uses the cluster that `make cluster NAME=...` has brought up, and leaves it running.
+    TEST_CLUSTER=NAME uses the cluster that `make cluster NAME=...` has brought up, and leaves it running.
     """
-    wanted = os.environ.get("LTX2_CLUSTER")
+    wanted = os.environ.get("TEST_CLUSTER")
     if wanted:
         running = clusters.find(wanted)
-        assert running is not None, f"LTX2_CLUSTER={wanted}: no such cluster runs; make cluster NAME={wanted}"
+        assert running is not None, f"TEST_CLUSTER={wanted}: no such cluster runs; make cluster NAME={wanted}"
         yield running
         return
     name = f"test-{os.getpid()}"

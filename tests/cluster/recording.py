@@ -143,8 +143,8 @@ class Recorder:
 
 
 def write_down(seen: dict[str, Any]) -> None:
-    """Add a row to the file that LTX2_VERDICTS_OUT names, if it does."""
-    if file := os.environ.get("LTX2_VERDICTS_OUT"):
+    """Add a row to the file that TEST_VERDICTS_OUT names, if it does."""
+    if file := os.environ.get("TEST_VERDICTS_OUT"):
         with Path(file).open("a") as log:
             log.write(json.dumps(seen) + "\n")
 

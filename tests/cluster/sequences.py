@@ -1,6 +1,6 @@
 """Recorded ends of attempts, as tests/operator/data/verdicts keeps them: every version of a Job and its pods.
 
-Tests on the cluster write one for each row into the folder that LTX2_SEQUENCES_OUT names; names, uids and addresses
+Tests on the cluster write one for each row into the folder that TEST_SEQUENCES_OUT names; names, uids and addresses
 are replaced, times are as they were.
 """
 
@@ -26,7 +26,7 @@ _SUFFIXES = ("x7k2p", "q4r8m")  # of the pods of two nodes
 
 def write_sequence(recorder: Recorder, training: str, stage: str, note: str) -> None:
     """Write the first attempt's end, if somebody asks for it and its Job and pods gave the verdict."""
-    folder, verdict = os.environ.get("LTX2_SEQUENCES_OUT"), recorder.verdict(training, 1, stage)
+    folder, verdict = os.environ.get("TEST_SEQUENCES_OUT"), recorder.verdict(training, 1, stage)
     if not folder or not verdict:
         return
     now = datetime.fromisoformat(verdict["time"])

@@ -1,7 +1,7 @@
 """Every way in which a pod ends, caused for real: what the Job, the pod and the training say of it, and what follows.
 
 All trainings of the table live side by side in one namespace; each test then asks about its own. With
-LTX2_VERDICTS_OUT=FILE what was seen is written there, one JSON object a line.
+TEST_VERDICTS_OUT=FILE what was seen is written there, one JSON object a line.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """What nodes and users do to trainings, done for real: what is said of it, what counts, and where the run goes on.
 
 All trainings of the table live side by side in one namespace; each test then asks about its own. With
-LTX2_VERDICTS_OUT=FILE what was seen is written there, one JSON object a line.
+TEST_VERDICTS_OUT=FILE what was seen is written there, one JSON object a line.
 """
 
 import json

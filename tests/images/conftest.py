@@ -13,8 +13,8 @@ def _built(target: str) -> str:
     try:
         return build(target)
     except Missing as why:
-        if os.environ.get("LTX2_REQUIRE_CLUSTER"):
-            pytest.fail(f"LTX2_REQUIRE_CLUSTER is set and images cannot be built: {why}")
+        if os.environ.get("TEST_REQUIRE_CLUSTER"):
+            pytest.fail(f"TEST_REQUIRE_CLUSTER is set and images cannot be built: {why}")
         pytest.skip(str(why))
 
 

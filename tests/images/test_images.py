@@ -143,7 +143,7 @@ def test_no_cache_no_secret_and_no_checkout_is_left_in_it(image: str) -> None:
         names = {path.name for path in packages(root).glob("ltx2*")}
         assert names == {"ltx2_operator", "ltx2_job", f"ltx2_operator-{__version__}.dist-info"}
         bundle = (root / "etc" / "ssl" / "certs" / "ca-certificates.crt").read_bytes()
-    if not os.environ.get("LTX2_BASE_IMAGE"):
+    if not os.environ.get("TEST_BASE_IMAGE"):
         with mounted(BASE_IMAGE) as base:
             assert bundle == (base / "etc" / "ssl" / "certs" / "ca-certificates.crt").read_bytes()
     environment = {entry.partition("=")[0] for entry in inspect(image)["Config"]["Env"]}

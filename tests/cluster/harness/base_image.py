@@ -39,7 +39,7 @@ def base_image() -> str:
     if "VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text() or python is None:
         raise Missing(
             "a base image is made on Debian 12 with pyenv's Python 3.12; elsewhere name one that podman can pull: "
-            "LTX2_BASE_IMAGE=docker.io/library/python:3.12-slim-bookworm"
+            "TEST_BASE_IMAGE=docker.io/library/python:3.12-slim-bookworm"
         )
     if shutil.which("mmdebstrap") is None:
         raise Missing("the images' base needs the package mmdebstrap")

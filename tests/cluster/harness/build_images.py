@@ -15,7 +15,7 @@ from .binaries import Missing
 from .podman import inspect, one_build_at_a_time, podman
 
 ROOT = Path(__file__).resolve().parents[3]
-TAG = os.environ.get("LTX2_IMAGE_TAG", "test")  # another one for each of several checkouts on one machine
+TAG = os.environ.get("TEST_IMAGE_TAG", "test")  # another one for each of several checkouts on one machine
 TARGETS = ("operator", "job-cpu", "job-cuda", "job-rocm")
 _BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -37,7 +37,7 @@ def check_machine() -> None:
 def build(target: str, tag: str = TAG, context: Path = ROOT, **arguments: str) -> str:
     """Build one target of the Dockerfile; returns the image's name.
 
-    The base is made here (base_image.py), unless LTX2_BASE_IMAGE names one.
+    The base is made here (base_image.py), unless TEST_BASE_IMAGE names one.
 
     Args:
         target: one of TARGETS.
@@ -51,7 +51,7 @@ def build(target: str, tag: str = TAG, context: Path = ROOT, **arguments: str) -
     """
     check_machine()
     name = image_name(target, tag)
-    given = {"BASE_IMAGE": os.environ.get("LTX2_BASE_IMAGE") or base_image(), **arguments}
+    given = {"BASE_IMAGE": os.environ.get("TEST_BASE_IMAGE") or base_image(), **arguments}
     command = ["build", "--isolation=chroot", "--network=host", "--layers", "--target", target, "-t", name]
     command += [f"--build-arg={key}={value}" for key, value in sorted(given.items())]
     if _BUNDLE.exists():  # whom this machine trusts, the build trusts
