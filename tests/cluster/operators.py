@@ -10,10 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,6 @@ def rights() -> list[dict[str, Any]]:
         {"apiGroups": [group], "resources": resources.split(", "), "verbs": verbs.split(", ")}
         for group, resources, verbs in rows
     ]
-
-
-def until(true: Callable[[], Any], what: str, patience: float = 30) -> Any:
-    """Ask again and again until the answer is something; returns it."""
-    end = time.monotonic() + patience
-    while not (found := true()):
-        assert time.monotonic() < end, f"{what}: not within {patience} s"
-        time.sleep(0.1)
-    return found
 
 
 def account(control_plane: Any, namespace: str, rules: list[dict[str, Any]], folder: Path) -> Path:

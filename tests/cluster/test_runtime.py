@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.operators import ROOT, Operator, Road, account, rights, until
+from cluster.operators import ROOT, Operator, Road, account, rights
 from ltx2_operator.accept import plan_stage, resolve_spec
 from ltx2_operator.api import parse
 from ltx2_operator.draft import DryRunJob
@@ -23,6 +23,7 @@ from ltx2_operator.runtime.lease import Lease
 from ltx2_operator.runtime.reflector import Store
 from ltx2_operator.runtime.writer import Stale, Writer
 from ltx2_operator.settings import LeaderElection
+from patience import until
 
 pytestmark = pytest.mark.cluster
 

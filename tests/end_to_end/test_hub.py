@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from hub_server import TOKEN, Hub
+from ltx2_job.hub.snapshot import PARTIAL
 from media import write_clip
+from patience import until
 
 LTX2 = str(Path(sys.executable).parent / "ltx2")
 DEV = "ltx-2-19b-dev.safetensors"
@@ -93,6 +95,7 @@ def test_from_a_name_to_a_lora_and_on_without_the_network(hub, workspace, tiny20
     hub.hold[DEV] = half = len(tiny20.read_bytes()) // 2
     process = start(hub, workspace, "run", fox)
     assert hub.held.wait(120)
+    until(lambda: sum(path.stat().st_size for path in workspace.rglob(DEV + PARTIAL)) >= half, "the half on the volume")
     process.send_signal(signal.SIGTERM)
     heard = next(
         line for line in process.stdout if "stopping the download, keeping what has been fet" in line
