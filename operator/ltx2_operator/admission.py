@@ -24,7 +24,8 @@ from ltx2_operator.fields import GROUP, KIND, PLURAL, VERSION
 
 NAME: Final = f"keys.{PLURAL}.{GROUP}"
 DATASETS_MAX: Final = 64  # as spec.datasets' maxItems
-REMEDY: Final = f"; `ltx2 check FILE` says what to write, `kubectl explain {KIND.lower()}.spec.config` lists the keys"
+CHECK: Final = "`ltx2 check FILE` says what to write"
+EXPLAIN: Final = f"kubectl explain {KIND.lower()}"  # and the path of the object whose keys it lists
 
 # Forms: the CEL test of a value that is set, given its place, and the words for it.
 _NUMBER: Final = "^\\\\s*[-+]?([0-9][0-9_]*[.]?[0-9_]*|[.][0-9][0-9_]*)([eE][-+]?[0-9_]+)?\\\\s*$"
@@ -158,36 +159,26 @@ def _facts(prefix: str, names: Names) -> list[dict[str, str]]:
     ]
 
 
-def _datasets() -> str:
-    """A CEL list of sentences, one per dataset that has problems."""
-    entry, place = "object.spec.datasets[i]", "'spec.datasets[' + string(i) + ']'"
+def _enabled() -> str:
+    """A CEL list of the indices of the datasets that are not disabled: `ltx2 check` does not read those either."""
+    entry = "object.spec.datasets[i]"
     disabled = " || ".join(
         f"({name!r} in {entry} && ({entry}.{name} == true || {entry}.{name} == 1 || "
         f"(type({entry}.{name}) == string && {entry}.{name}.matches('^\\\\s*(?i:true|yes|on|1)\\\\s*$'))))"
         for name in ("disabled", "disable")
     )
-    parts = [_problems(entry, place, "dataset")]
-    for block in ("video", "audio"):
-        inner = _problems(f"{entry}.{block}", f"{place} + '.{block}'", block)
-        parts.append(f"('{block}' in {entry} && type({entry}.{block}) == map ? {inner} : [])")
     indices = _literal(list(range(DATASETS_MAX)))
-    return (
-        f"!has(object.spec.datasets) ? [] : {indices}"
-        f".filter(i, i < size(object.spec.datasets) && !({disabled}))"
-        f".map(i, ({' + '.join(parts)}).join(' | ')).filter(text, text != '')"
-    )
+    return f"!has(object.spec.datasets) ? [] : {indices}.filter(i, i < size(object.spec.datasets) && !({disabled}))"
 
 
-def _typed() -> str:
-    """A CEL list of sentences about unknown keys of the object itself, outside the pasted files."""
-    root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    parts = [_unknown("object", sorted(root["properties"]), "''")]
-    for place, names in _blocks("spec", root["properties"]["spec"]):
-        steps = place.split(".")
-        there = [f"has(object.{'.'.join(steps[:depth])})" for depth in range(2, len(steps) + 1)]
-        unknown = _unknown(f"object.{place}", names, f"'{place}.'")
-        parts.append(f"({' && '.join(there)} ? {unknown} : [])" if there else unknown)
-    return " + ".join(parts)
+def _datasets(block: str = "") -> str:
+    """A CEL list of sentences, one per dataset that has problems: in its own keys, or in those of a block of it."""
+    entry, place = "object.spec.datasets[i]", "'spec.datasets[' + string(i) + ']'"
+    problems = _problems(entry, place, "dataset")
+    if block:
+        inner = _problems(f"{entry}.{block}", f"{place} + '.{block}'", block)
+        problems = f"('{block}' in {entry} && type({entry}.{block}) == map ? {inner} : [])"
+    return f"variables.datasets.map(i, ({problems}).join(' | ')).filter(text, text != '')"
 
 
 def _unknown(what: str, names: list[str], prefix: str) -> str:
@@ -195,17 +186,40 @@ def _unknown(what: str, names: list[str], prefix: str) -> str:
 
 
 def _blocks(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Every object of the typed half: its path and its keys. `spec.config` and the patch of the pods are opaque."""
-    if "properties" not in schema or place == "spec.config":
+    """Every object of the typed half: its path and its keys. The pasted files and the patch of the pods are opaque."""
+    if "properties" not in schema or place in ("spec.config", "spec.podTemplate"):
         return
     yield place, sorted(schema["properties"])
     for name, part in schema["properties"].items():
         yield from _blocks(f"{place}.{name}", part)
 
 
+def _places() -> dict[str, str]:
+    """Every object that is judged: its path as `kubectl explain` writes it, and a CEL list of sentences about it."""
+    root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    found = {"": _unknown("object", sorted(root["properties"]), "''")}
+    for place, names in _blocks("spec", root["properties"]["spec"]):
+        steps = place.split(".")
+        there = [f"has(object.{'.'.join(steps[:depth])})" for depth in range(2, len(steps) + 1)]
+        unknown = _unknown(f"object.{place}", names, f"'{place}.'")
+        found[f".{place}"] = f"({' && '.join(there)} ? {unknown} : [])" if there else unknown
+    config = _problems("object.spec.config", "'spec.config'", "config")
+    found[".spec.config"] = f"(has(object.spec.config) ? {config} : [])"
+    found[".spec.datasets"] = _datasets()
+    found |= {f".spec.datasets.{block}": _datasets(block) for block in ("video", "audio")}
+    return found
+
+
+def _found() -> str:
+    """A CEL list with [command that lists the keys, sentences] for each object that has problems."""
+    pairs = [f"[{_literal(f'`{EXPLAIN}{path}`')}, ({said}).join(' | ')]" for path, said in _places().items()]
+    return f"[{', '.join(pairs)}].filter(one, one[1] != '')"
+
+
 def policy() -> dict[str, Any]:
     """The ValidatingAdmissionPolicy."""
-    config = _problems("object.spec.config", "'spec.config'", "config")
+    said, lists = ("variables.found.map(one, one[{}]).join('{}')".format(*how) for how in ((1, " | "), (0, ", ")))
+    verb = "(size(variables.found) == 1 ? ' lists the keys' : ' list the keys')"
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -234,20 +248,16 @@ def policy() -> dict[str, Any]:
                 *_facts("dataset", DATASET),
                 *_facts("video", VIDEO),
                 *_facts("audio", AUDIO),
-                {"name": "configProblems", "expression": f"has(object.spec.config) ? {config} : []"},
-                {"name": "datasetProblems", "expression": _datasets()},
-                {"name": "typedProblems", "expression": _typed()},
-                {
-                    "name": "problems",
-                    "expression": "variables.typedProblems + variables.configProblems + variables.datasetProblems",
-                },
+                {"name": "datasets", "expression": _enabled()},
+                {"name": "found", "expression": _found()},
             ],
             "validations": [
                 {
-                    "expression": "size(variables.problems) == 0",
+                    "expression": "size(variables.found) == 0",
                     "reason": "Invalid",
-                    "message": f"unknown or mistyped keys{REMEDY}",
-                    "messageExpression": f"variables.problems.join(' | ') + {_literal(REMEDY)}",
+                    # Where the message below is longer than the server takes.
+                    "message": f"unknown or mistyped keys; {CHECK}, `{EXPLAIN}.spec` lists the keys",
+                    "messageExpression": f"{said} + {_literal(f'; {CHECK}, ')} + {lists} + {verb}",
                 }
             ],
         },

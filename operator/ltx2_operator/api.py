@@ -298,6 +298,11 @@ PATTERN_REMEDIES: Final = {
 }
 
 
+def pattern_remedy(field: str) -> str:
+    """What to write where the text of a field (spec.storage.size) does not match its pattern."""
+    return PATTERN_REMEDIES.get(field, NAME_REMEDY)
+
+
 def _problem(detail: Mapping[str, Any]) -> Problem:
     """One of pydantic's findings as a line for users."""
     location = detail["loc"]
@@ -312,7 +317,7 @@ def _problem(detail: Mapping[str, Any]) -> Problem:
     if detail["type"] in ("missing", "value_error"):
         return Problem(field, message, "" if detail["type"] == "value_error" else "write it")
     if detail["type"] == "string_pattern_mismatch":
-        return Problem(field, f"{value} has another form", PATTERN_REMEDIES.get(field, NAME_REMEDY))
+        return Problem(field, f"{value} has another form", pattern_remedy(field))
     if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
         keys = _keys_at(location)
         remedy = f"write keys and values under it ({', '.join(keys)})" if keys else "write keys and values under it"

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import yaml
 
-from ltx2_job.config import TrainingConfig
-from ltx2_operator.api import Spec, Status
+from ltx2_job.config.layers import AUDIO, DATASET, TRAINING, VIDEO, Names
+from ltx2_operator.api import Spec, Status, pattern_remedy
 from ltx2_operator.fields import GROUP, KIND, NAME_MAX, NAME_PATTERN, PLURAL, VERSION, rule
 
 Schema = dict[str, Any]
@@ -23,6 +23,8 @@ CATEGORY: Final = "ml"
 # What may change at any time; queue and priority change while suspended; all else is fixed by the first attempt.
 MUTABLE: Final = ("suspend", "retries", "ttlSecondsAfterFinished")
 MUTABLE_WHILE_SUSPENDED: Final = ("queueName", "priorityClassName")
+
+_BLOCKS: Final = {"video": VIDEO, "audio": AUDIO}  # objects in a dataset
 
 # Keywords of JSON schema that the API server's structural form keeps, in the order they are written.
 _KEPT: Final = (
@@ -64,13 +66,23 @@ def _of(model: type[Spec] | type[Status]) -> Schema:
     return structural(schema, schema.get("$defs", {}))
 
 
-def config_keys() -> dict[str, Schema]:
-    """The guide's keys for `kubectl explain`: described, but untyped, since `""` means "unset" in the guide's files."""
-    described = {}
-    for name, info in sorted(TrainingConfig.model_fields.items()):
-        text = " ".join((info.description or "").split())
-        described[name] = {"description": text[:1024], "x-kubernetes-preserve-unknown-fields": True}
-    return described
+def keys(names: Names) -> dict[str, Schema]:
+    """The guide's keys for `kubectl explain`: described, but untyped, since `""` means "unset" in the guide's files.
+
+    Naming them has a second use: the API server's comparison of two objects sees a key that was renamed only where the
+    schema has it, and what the first attempt fixes is compared so.
+    """
+    described: dict[str, Schema] = {}
+    for name, info in names.model.model_fields.items():
+        described[name] = _described(info.description or "")
+        if name in _BLOCKS:
+            described[name]["properties"] = keys(_BLOCKS[name])
+    described |= {alias: _described(f"another name of {name}") for alias, name in names.aliases.items()}
+    return dict(sorted(described.items()))
+
+
+def _described(text: str) -> Schema:
+    return {"description": " ".join(text.split())[:1024], "x-kubernetes-preserve-unknown-fields": True}
 
 
 def keeping(schema: Schema) -> Schema:
@@ -83,6 +95,17 @@ def keeping(schema: Schema) -> Schema:
     if "properties" in made:
         made["properties"] = {name: keeping(part) for name, part in made["properties"].items()}
         made["x-kubernetes-preserve-unknown-fields"] = True
+    return made
+
+
+def worded(schema: Schema, place: str) -> Schema:
+    """The schema with each pattern as a rule that says what to write: the server would show the bare pattern."""
+    made = dict(schema)
+    if "properties" in made:
+        made["properties"] = {name: worded(part, f"{place}.{name}") for name, part in made["properties"].items()}
+    if "pattern" in made:
+        said = f"has another form; {pattern_remedy(place)}"  # the server puts the value before it
+        made["x-kubernetes-validations"] = [rule(f"self.matches('{made.pop('pattern')}')", message=said)]
     return made
 
 
@@ -151,8 +174,13 @@ def columns() -> list[dict[str, Any]]:
 
 def definition() -> Schema:
     """The CustomResourceDefinition of LTX2Training."""
-    spec = keeping(_of(Spec))
-    spec["properties"]["config"]["properties"] = config_keys()
+    spec = worded(keeping(_of(Spec)), "spec")
+    spec["properties"]["config"]["properties"] = keys(TRAINING)
+    spec["properties"]["datasets"]["items"]["properties"] = keys(DATASET)
+    spec["properties"]["podTemplate"]["properties"] = {
+        "metadata": _described("Labels and annotations."),
+        "spec": _described("As in a pod."),
+    }
     root = {
         "description": "A training of LTX-2: which data, which configuration, on which GPUs, kept where.",
         "type": "object",

@@ -6,13 +6,14 @@ parts of that first answer; `then` are parts of what the operator says where the
 """
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Obj = dict[str, Any]
-CHECK = "ltx2 check FILE"
-EXPLAIN = "kubectl explain"
+
+SIZE = "write a quantity such as 200Gi"
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,20 @@ def _fixed(name: str, change: Callable[[Obj], None], *says: str) -> Mistake:
     return Mistake(name, "immutability", "schema", change, says, after=True)
 
 
+def refused(field: str, wrong: str, place: str) -> tuple[str, ...]:
+    """The policy's whole message. place: the path of the key's own object, as kubectl writes it."""
+    explain = ".".join(filter(None, ("kubectl explain ltx2training", place)))
+    return (f"denied request: {field}: {wrong}; `ltx2 check FILE` says what to write, `{explain}` lists the keys",)
+
+
+def form(field: str, value: str, remedy: str) -> tuple[str, ...]:
+    """What the definition says of a text that is written otherwise than it must be."""
+    return (f'{field}: Invalid value: "{value}": has another form; {remedy}',)
+
+
 def unknown(field: str) -> tuple[str, ...]:
     """What the policy says of an unknown key."""
-    return (f"{field}: unknown key", CHECK, EXPLAIN)
+    return refused(field, "unknown key", re.sub(r"\[\d+\]", "", field).rpartition(".")[0])
 
 
 MISTAKES = (
@@ -129,11 +141,13 @@ MISTAKES = (
     _schema("gpu as a word", "types", put("spec.gpu", "h100"), "spec.gpu", "must be of type object"),
     _policy(
         "steps in words", "types", put("spec.config.max_train_steps", "many"),
-        ("spec.config.max_train_steps: must be a number", CHECK, EXPLAIN), "spec.config.max_train_steps: must be a whole number, not 'many'",
+        refused("spec.config.max_train_steps", "must be a number", "spec.config"),
+        "spec.config.max_train_steps: must be a whole number, not 'many'",
     ),
     _policy(
         "a switch in words", "types", put("spec.config.validation_disable", ["perhaps"]),
-        ("spec.config.validation_disable: must be true or false", CHECK, EXPLAIN), "spec.config.validation_disable", "true or false",
+        refused("spec.config.validation_disable", "must be true or false", "spec.config"),
+        "spec.config.validation_disable", "true or false",
     ),
     # ---- unknown keys, at each depth
     _policy("beside spec", "unknown keys", put("specs", 1), unknown("specs"), "specs: unknown key; did you mean spec?"),
@@ -197,7 +211,7 @@ MISTAKES = (
     ),
     _schema(
         "a Secret's name with capitals", "secrets and claims", put("spec.secrets", {"hubToken": {"name": "No_Name"}}),
-        "spec.secrets.hubToken.name", "should match",
+        *form("spec.secrets.hubToken.name", "No_Name", "small letters, digits and dashes only"),
     ),
     _operator(
         "no such Secret", "secrets and claims", put("spec.secrets", {"hubToken": {"name": "nowhere"}}),
@@ -240,8 +254,8 @@ MISTAKES = (
     ),
     _schema("no GPU at all", "gpu", put("spec.gpu.count", 0), "spec.gpu.count", "should be greater than or equal to 1"),
     # ---- storage and memory
-    _schema("a size in words", "storage", put("spec.storage.size", "plenty"), "spec.storage.size", "should match"),
-    _schema("a negative size", "storage", put("spec.storage.size", "-5Gi"), "spec.storage.size", "should match"),
+    _schema("a size in words", "storage", put("spec.storage.size", "plenty"), *form("spec.storage.size", "plenty", SIZE)),
+    _schema("a negative size", "storage", put("spec.storage.size", "-5Gi"), *form("spec.storage.size", "-5Gi", SIZE)),
     _schema(
         "a class for a claim that exists", "storage",
         several(drop("spec.storage.size"), put("spec.storage.claimName", "mine"), put("spec.storage.storageClassName", "fast")),

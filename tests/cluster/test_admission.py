@@ -1,6 +1,7 @@
 """The chart's admission policy on a real API server: what it names, for which client, and what it lets pass."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,14 @@ from ltx2_operator.api import API_VERSION, GROUP, KIND, PLURAL, VERSION
 pytestmark = pytest.mark.cluster
 
 GUIDE = Path(__file__).resolve().parents[2] / "configs" / "guide"
-REMEDY = "`ltx2 check FILE` says what to write, `kubectl explain ltx2training.spec.config` lists the keys"
+CHECK = "`ltx2 check FILE` says what to write, "
+
+
+def remedy(said: list[str]) -> str:
+    """What must follow these sentences: the objects whose keys they are about, each once, as kubectl writes them."""
+    places = dict.fromkeys(re.sub(r"[.]?[^.]+$|\[\d+\]", "", one.partition(": ")[0]) for one in said)
+    commands = [f"`kubectl explain ltx2training{place and '.'}{place}`" for place in places]
+    return f"{CHECK}{', '.join(commands)} {'lists' if len(commands) == 1 else 'list'} the keys"
 
 
 def training(config: Any, datasets: Any = None, **spec: Any) -> dict[str, Any]:
@@ -44,8 +52,11 @@ class Judge:
             message = json.loads(refused.body)["message"]
             assert refused.status == 422 and admission.NAME in message, message
             said = message.partition("denied request: ")[2]
-            assert said.endswith(REMEDY), said
-            return str(said.removesuffix(REMEDY).removesuffix("; ")).split(" | ")
+            sentences, _, then = said.partition(f"; {CHECK}")
+            named = list(sentences.split(" | "))
+            if named != ["unknown or mistyped keys"]:
+                assert CHECK + then == remedy(named), said
+            return named
         return []
 
 
@@ -133,6 +144,24 @@ def test_the_typed_half_is_looked_at_at_every_depth(judge: Judge) -> None:
         "spec.cache.gpu.clas: unknown key",
         "spec.secrets.hubToken.kee: unknown key",
     ]
+
+
+def test_the_command_that_it_names_lists_the_keys_of_that_object(judge: Judge) -> None:
+    """For every object that has keys; mutation caught: a remedy that names another object, or one without keys."""
+    entry = {"id": "a", "b": 1, "video": {"c": 1}, "audio": {"d": 1}}
+    obj = training({"a": 1}, [entry], e=1, gpu={"class": "cpu", "f": 1}, cache={"g": 1, "gpu": {"h": 1}})
+    obj["spec"] |= {"storage": {"size": "1Gi", "i": 1}, "images": {"j": 1}, "k": 1}
+    obj["spec"] |= {"secrets": {"l": 1, "hubToken": {"name": "hub", "m": 1}}}
+    places = {"": "spec", "spec": "gpu", "spec.gpu": "class", "spec.storage": "claimName", "spec.cache": "shards",
+              "spec.cache.gpu": "class", "spec.images": "train", "spec.secrets": "hubToken", "spec.config": "lora_rank",
+              "spec.secrets.hubToken": "key", "spec.datasets": "instance_data_dir",
+              "spec.datasets.video": "min_frames", "spec.datasets.audio": "auto_split"}  # fmt: skip
+    said = judge({**obj, "n": 1})
+    for place, key in places.items():
+        path = ".".join(filter(None, ("ltx2training", place)))
+        assert f"`kubectl explain {path}`" in remedy(said)
+        listed = judge.kubectl("explain", path).partition("FIELDS:")[2]
+        assert re.search(rf"^  {key}\t<", listed, re.MULTILINE), (path, listed)
 
 
 # --------------------------------------------------------------------------------------------------- what it lets pass
@@ -228,7 +257,8 @@ CLIENTS = {
 @pytest.mark.parametrize("client", CLIENTS)
 def test_kubectl_says_it(judge: Judge, client: str) -> None:
     done = judge.kubectl.run(*CLIENTS[client], "-f", "-", manifest=training({"sead": 1}))
-    assert done.returncode == 1 and f"spec.config.sead: unknown key; {REMEDY}" in done.stderr, done.stderr
+    said = "spec.config.sead: unknown key"
+    assert done.returncode == 1 and f"{said}; {remedy([said])}" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("major", [3, 4], ids=["helm3", "helm4"])
@@ -238,7 +268,8 @@ def test_helm_says_it(judge: Judge, fresh_control_plane: Any, tmp_path: Path, ma
     (tmp_path / "templates" / "training.yaml").write_text(json.dumps(training({"sead": 1})))
     where = ("--kubeconfig", str(fresh_control_plane.kubeconfig), "--namespace", "default")
     done = run_helm(major, "install", f"mine-{major}", str(tmp_path), *where, check=False)
-    assert done.returncode != 0 and f"spec.config.sead: unknown key; {REMEDY}" in done.stderr, done.stderr
+    said = "spec.config.sead: unknown key"
+    assert done.returncode != 0 and f"{said}; {remedy([said])}" in done.stderr, done.stderr
     assert not judge.kubectl.get("ltx2trainings", "-n", "default")["items"]
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from crdcheck_tool import judge
 from ltx2_job.config import TrainingConfig
+from ltx2_job.config.layers import AUDIO, DATASET, TRAINING, VIDEO
 from ltx2_job.errors import ConfigError
 from ltx2_operator import crd
 from ltx2_operator.api import parse
@@ -125,10 +126,32 @@ def test_every_key_of_the_guide_is_explained() -> None:
     root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     config = root["properties"]["spec"]["properties"]["config"]
     assert config["x-kubernetes-preserve-unknown-fields"] is True
-    assert set(config["properties"]) == set(TrainingConfig.model_fields)
+    assert set(config["properties"]) == {*TrainingConfig.model_fields, *TRAINING.aliases}
     for name, schema in config["properties"].items():
         assert schema["description"], name
         assert "type" not in schema, f"{name}: the guide writes an empty string for unset numbers"
+
+
+def test_every_key_of_a_dataset_is_explained() -> None:
+    root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    dataset = root["properties"]["spec"]["properties"]["datasets"]["items"]
+    for schema, names in (
+        (dataset, DATASET),
+        (dataset["properties"]["video"], VIDEO),
+        (dataset["properties"]["audio"], AUDIO),
+    ):
+        assert schema["x-kubernetes-preserve-unknown-fields"] is True
+        assert set(schema["properties"]) == {*names.model.model_fields, *names.aliases}
+        for name, part in schema["properties"].items():
+            assert part["description"] and "type" not in part, f"{name}: the guide writes null for unset"
+
+
+def test_no_user_is_shown_a_pattern() -> None:
+    """The server's own message for a pattern is the bare pattern; a rule says what to write."""
+    spec = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert "pattern" not in str(spec)
+    size = spec["properties"]["storage"]["properties"]["size"]["x-kubernetes-validations"]
+    assert "write a quantity such as 200Gi" in size[0]["message"]
 
 
 def test_a_union_or_a_float_cannot_slip_into_the_definition() -> None:
@@ -195,9 +218,9 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no GPUs": (manifest(gpu={"count": 0}), "spec.gpu.count", "greater than or equal to 1"),
     "17 GPUs": (manifest(gpu={"count": 17}), "spec.gpu.count", "less than or equal to 16"),
     "text for a number": (manifest(retries="3"), "spec.retries", "must be of type integer"),
-    "broken plan": (manifest(memory="bf16"), "spec.memory", "should match"),
+    "broken plan": (manifest(memory="bf16"), "spec.memory", "write auto, or a plan's name such as bf16"),
     "unknown flavour": (manifest(flavour="vulkan"), "spec.flavour", "supported values"),
-    "size in words": (manifest(storage={"size": "200 GB"}), "spec.storage.size", "should match"),
+    "size in words": (manifest(storage={"size": "200 GB"}), "spec.storage.size", "write a quantity such as 200Gi"),
     "65 data sets": (
         manifest(datasets=[{"id": str(n)} for n in range(65)]), "spec.datasets", "must have at most 64 items",
     ),
@@ -215,6 +238,18 @@ LOCKED: dict[str, Any] = {
 }  # fmt: skip
 FREE: dict[str, Any] = {"suspend": True, "retries": 9, "ttlSecondsAfterFinished": 60}
 WHILE_SUSPENDED: dict[str, Any] = {"queueName": "other", "priorityClassName": "high"}
+
+
+RENAMED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "key": ({"config": {"lora_rank": 4}}, {"config": {"lora_alpha": 4}}),
+    "alias": ({"config": {"validation_steps": 4}}, {"config": {"save_total_limit": 4}}),
+    "key of a dataset": ({"datasets": [{"id": "a", "repeats": 1}]}, {"datasets": [{"id": "a", "probability": 1}]}),
+    "part of the patch": ({"podTemplate": {"spec": {"a": "b"}}}, {"podTemplate": {"metadata": {"a": "b"}}}),
+    "key of a dataset's video": (
+        {"datasets": [{"video": {"min_frames": 9}}]},
+        {"datasets": [{"video": {"max_frames": 9}}]},
+    ),
+}
 
 
 def cases() -> list[dict[str, Any]]:
@@ -249,6 +284,9 @@ def cases() -> list[dict[str, Any]]:
     made.append({"name": "typo deeper in the typed half", "object": manifest(gpu={"clas": "h200"})})
     ratio = [manifest(status=STARTED, config={"tread_config": {"routes": [{"ratio": r}]}}) for r in (0.5, 0.6)]
     made.append({"name": "deep change", "old": ratio[0], "object": ratio[1]})
+    for name, (before, after) in RENAMED.items():
+        old, new = manifest(status=STARTED, **before), manifest(status=STARTED, **after)
+        made.append({"name": f"renamed: {name}", "old": old, "object": new})
     return made
 
 
@@ -344,6 +382,14 @@ def test_the_attempt_never_falls(verdict: dict[str, Any]) -> None:
 @pytest_server
 def test_changes_deep_in_the_opaque_half_are_seen(verdict: dict[str, Any]) -> None:
     assert [error["field"] for error in errors(verdict, "deep change")] == ["spec.config"]
+
+
+@pytest_server
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_key_that_becomes_another_is_seen(verdict: dict[str, Any], name: str) -> None:
+    """The server compares names only where the definition has them. Mutation caught: datasets without properties."""
+    (field,) = (f"spec.{part}" for part in ("datasets", "podTemplate", "config") if part in RENAMED[name][1])
+    assert [error["field"] for error in errors(verdict, f"renamed: {name}")] == [field]
 
 
 @pytest_server
