@@ -1,5 +1,6 @@
 """A Kubernetes for the tests here: `control_plane` (API server and controllers) and `cluster` (with nodes)."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,21 +10,16 @@ import kubernetes
 import pytest
 
 from clips import demo_clips
+from cluster import rights
 from cluster import stand_in as stand_in_image
 from cluster.harness import alone, build_images
 from cluster.harness import cluster as clusters
 from cluster.harness.binaries import Missing
 from cluster.harness.client import Kubectl, api_client
 from cluster.harness.cluster import Cluster
-from cluster.installed import ACCOUNT, IMAGES, Installed, pod_namespace, refusals
+from cluster.installed import ACCOUNT, IMAGES, Installed, pod_namespace, refusals, requests_of
+from cluster.required import missing
 from cluster.volumes import Volume, make_volume
-
-
-def _missing(why: Missing) -> None:
-    """Skip what needs a cluster; where one must be had (TEST_REQUIRE_CLUSTER=1, as in CI) that is a failure."""
-    if os.environ.get("TEST_REQUIRE_CLUSTER"):
-        pytest.fail(f"TEST_REQUIRE_CLUSTER is set and there is no cluster: {why}")
-    pytest.skip(str(why))
 
 
 class ControlPlaneHandle:
@@ -43,8 +39,7 @@ def _control_plane(folder: Path) -> Iterator[ControlPlaneHandle]:
     try:
         plane = alone.control_plane(folder)
     except Missing as why:
-        _missing(why)
-        raise
+        missing(why)
     try:
         yield ControlPlaneHandle(plane.kubeconfig("admin"), plane.audit_log)
     finally:
@@ -79,8 +74,7 @@ def cluster() -> Iterator[Cluster]:
     try:
         running = clusters.up(name, bound=True)
     except Missing as why:
-        _missing(why)
-        raise
+        missing(why)
     yield running
     clusters.down(name)
 
@@ -97,17 +91,20 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster) -> Iterator[Installed]:
+def operator(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Installed]:
     """The operator as the chart installs it, from the shipped Dockerfile's images, under its own service account.
 
-    A single request of it that is refused for lack of a right (403) fails the session.
+    A single request of it that is refused for lack of a right (403) fails the session. With TEST_RIGHTS_OUT=FILE the
+    rights that it has used are written there.
     """
     _load(cluster, IMAGES["operator"], lambda: build_images.build("operator"))
     installed = Installed(cluster.kubectl, cluster.kubeconfig)
     begun = cluster.audit_log.stat().st_size
     installed.install()
     yield installed
-    refused = refusals(ACCOUNT, cluster.audit_log, begun)
+    refused = refusals(ACCOUNT, cluster.audit_log, begun, installed.taken)
+    version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+    rights.write_down(requests_of(ACCOUNT, cluster.audit_log, begun), version, request.session.testscollected)
     installed.uninstall()
     assert not refused, f"the operator lacks a right: {refused}"
 
@@ -116,7 +113,7 @@ def _load(cluster: Cluster, name: str, build: Callable[[], str]) -> None:
     try:
         cluster.load_image(name, build())
     except Missing as why:
-        _missing(why)
+        missing(why)
 
 
 @pytest.fixture(scope="session")

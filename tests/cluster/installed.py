@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ DEPLOYMENT = "ltx2-operator"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{DEPLOYMENT}"
 # What pods call the images of the Dockerfile's targets: the names that chart and operator have by default.
 IMAGES = {"operator": f"ltx2/operator:{__version__}", "job-cpu": f"ltx2/job-cpu:{__version__}"}
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 PATIENCE = 300.0  # seconds before something that is waited for counts as lost, on a busy machine too
 
 
@@ -32,6 +33,7 @@ class Installed:
     kubeconfig: Path
     values: dict[str, Any] = field(default_factory=dict)
     major: int = 4
+    taken: set[str] = field(default_factory=set)  # namespaces whose rights a test has taken from it
 
     def helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """Run helm against this cluster. Raises AssertionError with what it said if it fails."""
@@ -39,7 +41,12 @@ class Installed:
         return run_helm(self.major, *arguments, *where, values=None if values is None else dict(values))
 
     def install(self) -> None:
-        """helm install (or upgrade, where an earlier session has left it), and wait until the operator is ready."""
+        """helm install (or upgrade, where an earlier session has left it), and wait until the operator is ready.
+
+        The release's namespace enforces the restricted Pod Security standard.
+        """
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": RESTRICTED}}
+        self.kubectl("apply", "-f", "-", manifest=namespace)
         self.helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", values=self.values)
         self.ready()
 
@@ -48,9 +55,24 @@ class Installed:
         self.helm("uninstall", RELEASE)
 
     def ready(self) -> None:
-        """Wait until every replica of the newest version answers /readyz."""
-        wait = f"--timeout={PATIENCE:.0f}s"
-        self.kubectl("rollout", "status", f"deployment/{DEPLOYMENT}", "-n", NAMESPACE, wait, timeout=PATIENCE + 30)
+        """Wait until every replica of the newest version answers /readyz. AssertionError: what is in the way."""
+        asked = ("rollout", "status", f"deployment/{DEPLOYMENT}", "-n", NAMESPACE, f"--timeout={PATIENCE:.0f}s")
+        done = self.kubectl.run(*asked, timeout=PATIENCE + 30)
+        assert done.returncode == 0, "\n".join([done.stderr.strip(), *self._in_the_way()])
+
+    def _in_the_way(self) -> list[str]:
+        """What nodes lack, and what the operator's pods that are not ready wait for."""
+        said = []
+        for node in self.kubectl.get("nodes")["items"]:
+            for each in node["status"]["conditions"]:
+                if (each["type"] == "Ready") != (each["status"] == "True"):
+                    said.append(f"{node['metadata']['name']}: {each['type']} {each['status']}: {each['message']}")
+        for pod in self.objects("pods", NAMESPACE):
+            states = [each.get("state") or {} for each in pod["status"].get("containerStatuses") or []]
+            told = [each.get("message") for each in pod["status"].get("conditions") or []]
+            told += [each.get("message") or each.get("reason") for state in states for each in state.values()]
+            said += [f"{pod['metadata']['name']}: {words}" for words in dict.fromkeys(filter(None, told))]
+        return said
 
     @contextlib.contextmanager
     def upgraded(self, change: Mapping[str, Any]) -> Iterator[None]:
@@ -119,13 +141,16 @@ def requests_of(account: str, audit_log: Path, since: int = 0) -> list[dict[str,
         if entry["user"]["username"] != account:
             continue
         about = entry.get("objectRef") or {}
-        parts = [about.get("apiGroup", ""), about.get("resource", ""), about.get("subresource", "")]
+        group = about.get("apiGroup", "")
+        resource = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
         answer = entry.get("responseStatus") or {}
         where = "/".join(filter(None, (about.get("namespace"), about.get("name"))))
         found.append(
             {
                 "verb": entry["verb"],
-                "what": "/".join(filter(None, parts)),
+                "group": group,
+                "resource": resource,
+                "what": "/".join(filter(None, (group, resource))),
                 "where": where,
                 "code": answer.get("code"),
                 "said": answer.get("message", ""),
@@ -134,9 +159,13 @@ def requests_of(account: str, audit_log: Path, since: int = 0) -> list[dict[str,
     return found
 
 
-def refusals(account: str, audit_log: Path, since: int) -> list[dict[str, Any]]:
-    """The requests that were refused for lack of a right. A namespace that is being deleted refuses with 403, too."""
+def refusals(account: str, audit_log: Path, since: int, taken: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The requests that were refused for lack of a right. A namespace that is being deleted refuses with 403, too.
+
+    taken: namespaces that are not looked at.
+    """
     answers = [request for request in requests_of(account, audit_log, since) if request["code"] == 403]
+    answers = [request for request in answers if request["where"].partition("/")[0] not in taken]
     return [request for request in answers if "is being terminated" not in request["said"]]
 
 
@@ -144,12 +173,11 @@ def refusals(account: str, audit_log: Path, since: int) -> list[dict[str, Any]]:
 def pod_namespace(kubectl: Kubectl) -> Iterator[str]:
     """A namespace that enforces the restricted Pod Security standard, deleted afterwards."""
     name = f"test-{os.urandom(4).hex()}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kubectl(
         "create",
         "-f",
         "-",
-        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}},
     )
     try:
         yield name

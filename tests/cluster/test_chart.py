@@ -14,11 +14,14 @@ from clients import CHART, run_helm
 from ltx2_operator.api import API_VERSION, KIND
 
 from .installed import Installed
+from .required import missing
 
 pytestmark = pytest.mark.cluster
 
 NAMESPACE, RELEASE = "ltx2-system", "ltx2-operator"
+# The release's own source, as the Go module proxy has it, and its hash as go.sum would write it.
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+PROMETHEUS_OPERATOR_SUM = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
 DEFINITION = "crd/ltx2trainings.ltx2.dev"
 EVERYTHING = {key: value for key, value in FULL.items() if key not in ("fullnameOverride", "image")}
 
@@ -66,12 +69,14 @@ def prometheus_operator(fresh_control_plane: Any) -> None:
     """The real definitions of PodMonitor, ServiceMonitor and PrometheusRule."""
     go = shutil.which("go")
     if go is None:
-        pytest.skip("no Go: Prometheus Operator's definitions cannot be downloaded")
+        missing("no Go: Prometheus Operator's definitions cannot be downloaded")
     command = [go, "mod", "download", "-json", PROMETHEUS_OPERATOR]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
-        pytest.skip(f"Prometheus Operator's definitions cannot be downloaded: {done.stdout[-300:]}{done.stderr[-300:]}")
-    folder = Path(json.loads(done.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
+        missing(f"Prometheus Operator's definitions cannot be downloaded: {done.stdout[-300:]}{done.stderr[-300:]}")
+    found = json.loads(done.stdout)
+    assert found["Sum"] == PROMETHEUS_OPERATOR_SUM
+    folder = Path(found["Dir"]) / "example" / "prometheus-operator-crd"
     kubectl = fresh_control_plane.kubectl
     for name in ("podmonitors", "servicemonitors", "prometheusrules"):
         kubectl("apply", "--server-side", "-f", str(folder / f"monitoring.coreos.com_{name}.yaml"))

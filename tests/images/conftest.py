@@ -1,21 +1,19 @@
 """The images, built once for all tests here from the shipped Dockerfile."""
 
-import os
 from collections.abc import Callable
 
 import pytest
 
 from cluster.harness.binaries import Missing
 from cluster.harness.build_images import build
+from cluster.required import missing
 
 
 def _built(target: str) -> str:
     try:
         return build(target)
     except Missing as why:
-        if os.environ.get("TEST_REQUIRE_CLUSTER"):
-            pytest.fail(f"TEST_REQUIRE_CLUSTER is set and images cannot be built: {why}")
-        pytest.skip(str(why))
+        missing(why)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ PENDING_AGAIN: Final = 10.0  # seconds between two looks at a run that waits for
 PENDING_LATER: Final = 60.0
 PENDING_YOUNG: Final = 300.0
 NOT_NOW_AGAIN: Final = 10.0
+CLOSED_AGAIN: Final = 10.0
 REFUSAL_HOLDS: Final = 60.0  # seconds until a refused dry run is asked again: quotas and policies change
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,12 @@ class Controller:
         queue: KeyedQueue,
         settings: Settings,
         metrics: Metrics,
+        closed: Callable[[str], bool] = lambda namespace: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._trainings, self._watcher, self._writer, self._teller = trainings, watcher, writer, teller
         self._queue, self._settings, self._metrics, self._now = queue, settings, metrics, now
+        self._closed = closed  # whether a namespace cannot be read: what is known of it is old
         self._uids: dict[Key, str] = {}
         self._dry_runs: dict[str, tuple[DryRun, datetime]] = {}  # by uid
         self._lock = threading.Lock()
@@ -94,6 +97,8 @@ class Controller:
         self._remember(key, obj)
         if obj is None:
             return None
+        if self._closed(key[0]):
+            return CLOSED_AGAIN
         observed = self._watcher.observe(obj, self._dry_run(obj))
         now = self._now()
         outcome = reconcile(obj, observed, now, self._settings)

@@ -22,6 +22,7 @@ from ltx2_operator.runtime.observing import Watcher
 from ltx2_operator.runtime.pages import Pages
 from ltx2_operator.runtime.queue import KeyedQueue
 from ltx2_operator.runtime.reflector import Reflector, Store
+from ltx2_operator.runtime.scope import Scope
 from ltx2_operator.runtime.serving import serve
 from ltx2_operator.runtime.telling import Teller
 from ltx2_operator.runtime.writer import Writer
@@ -61,6 +62,7 @@ class Process:
             Reflector(api, kind, store, space, installation.resync_seconds, self.metrics.restarted)
             for kind, store, space in watched
         ]
+        self.scope = Scope(self.reflectors)
         own = os.environ.get("POD_NAMESPACE") or namespace
         self.lease = Lease(api, own, self.identity, installation.leader_election)
         self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
@@ -68,7 +70,7 @@ class Process:
         writer = Writer(api, self.lease, self.trainings, jobs)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(
-            self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics
+            self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics, self.scope.closed
         )
         self.leads = False
         self.stop = threading.Event()
@@ -76,7 +78,7 @@ class Process:
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit code. Raises OSError: the port is taken."""
-        server = serve(self.installation.port, self.metrics.registry, self.unwell, self.unready)
+        server = serve(self.installation.port, self.metrics.registry, self.unwell, self.scope.unready)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
         log.info("ltx2-operator %s as %s", __version__, self.identity)
@@ -99,18 +101,12 @@ class Process:
         return 0
 
     def unwell(self) -> list[str]:
-        """What cannot mend itself: a cache that has heard nothing for too long."""
-        limit = self.installation.stale_seconds
-        return [f"{one.what}: nothing heard for {one.age:.0f} s" for one in self.reflectors if one.age > limit]
-
-    def unready(self) -> list[str]:
-        """Caches that are not filled yet, or cannot be read now."""
-        troubled = [one for one in self.reflectors if one.trouble or not one.synced]
-        return [one.trouble or f"{one.what}: not listed yet" for one in troubled]
+        """What cannot mend itself: a copy that has heard nothing for too long."""
+        return self.scope.unwell(self.installation.stale_seconds)
 
     def _elected(self) -> bool:
-        """Whether this process works from now on; first come full caches: nothing is decided on half a view."""
-        if not all(one.synced for one in self.reflectors):
+        """Whether this process works from now on; first come full copies."""
+        if not self.scope.complete():
             return False
         if not self.installation.leader_election.enabled:
             self.lease.own()
@@ -149,12 +145,9 @@ class Process:
     def _measure(self) -> None:
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("workqueue_depth", "Trainings that wait for a worker.", lambda: self.queue.depth),
-            ("watch_age_seconds", "Since the watch that was silent longest was last heard.", self._oldest),
+            ("watch_age_seconds", "Since the watch that was silent longest was last heard.", self.scope.oldest),
         )
         for name, text, value in gauges:
             self.metrics.watch(name, text, value)
         # Only the one that works tells of trainings: a sum over replicas counts each once.
         self.metrics.trainings(lambda: self.trainings.all() if self.leads else [])
-
-    def _oldest(self) -> float:
-        return max(one.age for one in self.reflectors)

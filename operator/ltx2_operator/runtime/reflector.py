@@ -122,17 +122,17 @@ class Reflector:
         restarted: Callable[[str], None] = lambda plural: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._api, self._kind, self._store, self._namespace = api, kind, store, namespace
+        self._api, self._kind, self._store, self.namespace = api, kind, store, namespace
         self._lifetime, self._restarted, self._clock = lifetime, restarted, clock
         self._heard = clock()
         self._said: tuple[str, float] = ("", 0.0)
-        self.synced = False
+        self.synced = self.refused = False  # refused: for lack of a right, by the last answer
         self.trouble = ""
 
     @property
     def what(self) -> str:
         """Its name for people: `jobs in ml`."""
-        return f"{self._kind.plural} in {self._namespace}" if self._namespace else self._kind.plural
+        return f"{self._kind.plural} in {self.namespace}" if self.namespace else self._kind.plural
 
     @property
     def age(self) -> float:
@@ -168,7 +168,7 @@ class Reflector:
             query["labelSelector"] = self._kind.selector
         found: list[Body] = []
         while True:
-            page = self._api.get(self._kind.path(self._namespace), query)
+            page = self._api.get(self._kind.path(self.namespace), query)
             for body in page.get("items") or []:
                 self._take(body)
                 found.append(body)
@@ -177,7 +177,7 @@ class Reflector:
                 break
             query["continue"] = more
         version = str(page["metadata"].get("resourceVersion") or "0")
-        self._store.replace(found, int(version) if version.isdigit() else 0, self._namespace)
+        self._store.replace(found, int(version) if version.isdigit() else 0, self.namespace)
         self._hear()
         self.synced = True
         return version
@@ -190,7 +190,7 @@ class Reflector:
         }
         if self._kind.selector:
             query["labelSelector"] = self._kind.selector
-        for event in self._api.watch(self._kind.path(self._namespace), query, SILENCE):
+        for event in self._api.watch(self._kind.path(self.namespace), query, SILENCE):
             self._hear()
             body = event.get("object") or {}
             if event.get("type") == "BOOKMARK":
@@ -209,11 +209,11 @@ class Reflector:
         self._heard = self._clock()
         if self.trouble:
             log.info("%s can be read again", self.what)
-        self.trouble = ""
+        self.trouble, self.refused = "", False
 
     def _say(self, error: ApiError) -> None:
         """One line per trouble, not one per try."""
-        self.trouble = self._in_words(error)
+        self.trouble, self.refused = self._in_words(error), error.code == 403
         text, at = self._said
         if text != self.trouble or self._clock() - at > SAY_AGAIN:
             self._said = (self.trouble, self._clock())
@@ -223,6 +223,6 @@ class Reflector:
         if error.code == 404:
             return f"{self._kind.plural}.{self._kind.api_version} is not defined: install the chart with crds.enabled"
         if error.code in (401, 403):
-            where = f"namespace {self._namespace}" if self._namespace else "the cluster"
+            where = f"namespace {self.namespace}" if self.namespace else "the cluster"
             return f"the operator may not list and watch {self._kind.plural} in {where}: {error}"
         return f"{self.what}: {error}"

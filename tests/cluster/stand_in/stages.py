@@ -128,6 +128,14 @@ def wait(stage: Stage, seconds: float) -> None:
         time.sleep(0.1)
 
 
+def until(stage: Stage, file: str) -> None:
+    """Go on when a file of the workspace is there."""
+    while not stage.workspace.resolve(file).exists():
+        stage.stop.check()
+        stage.fence.check()
+        time.sleep(0.1)
+
+
 def hang(stage: Stage, seconds: float) -> None:
     """Hear nothing."""
     time.sleep(seconds)
@@ -163,6 +171,6 @@ def after(stage: Stage, step: int) -> None:
 
 VERBS: dict[str, Any] = {
     "checkpoint": checkpoint, "raise": fail, "exit": leave, "signal": die, "wait": wait, "hang": hang, "fill": fill,
-    "hog": hog, "after": after, "outlive": outlive,
+    "hog": hog, "after": after, "outlive": outlive, "until": until,
 }  # fmt: skip
 STAGES: dict[str, Any] = {"cache": cache, "train": train}

@@ -140,9 +140,10 @@ def test_trouble_is_said_once_with_what_to_do_and_ends_with_the_next_answer(stor
     for _ in range(3):
         reflector._say(error)
     assert words in reflector.trouble
+    assert reflector.refused == (error.code == 403)
     assert [words in message for message in caplog.messages] == [True]
     reflector.list()
-    assert reflector.trouble == ""
+    assert reflector.trouble == "" and not reflector.refused
 
 
 def test_what_nobody_reads_is_not_kept():
