@@ -71,6 +71,10 @@ class RemoteError(JobError):
         super().__init__(message)
 
 
+class OtherVersionError(UnavailableError):
+    """The other side does not speak as this one: it is of another version."""
+
+
 class Talk:
     """Messages and chunks over a pipe."""
 
@@ -85,18 +89,18 @@ class Talk:
         """The next message, which has to be one of `kinds`. Raises RemoteError, UnavailableError."""
         while b"\n" not in self._rest:
             if len(self._rest) > LINE_MOST:
-                raise UnavailableError("the other side does not speak this protocol")
+                raise OtherVersionError("the other side does not speak this protocol")
             self._more()
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             message = dict(json.loads(line))
         except (ValueError, TypeError):
-            raise UnavailableError(f"the other side said {line[:200]!r}; are both of one version?") from None
+            raise OtherVersionError(f"the other side said {line[:200]!r}") from None
         if "error" in message:
             raise RemoteError(str(message["error"]), int(message.get("code") or exitcodes.SOFTWARE))
         kind = next((one for one in kinds if one in message), None)
         if kind is None:
-            raise UnavailableError(f"the other side said {sorted(message)}; are both of one version?")
+            raise OtherVersionError(f"the other side said {sorted(message)}")
         return kind, message[kind]
 
     def send_chunk(self, data: bytes) -> None:
@@ -109,7 +113,7 @@ class Talk:
         """The next bytes of a file, b"" at its end."""
         size = int.from_bytes(self._exactly(4), "big")
         if size > 16 * CHUNK:
-            raise UnavailableError("the other side does not speak this protocol")
+            raise OtherVersionError("the other side does not speak this protocol")
         return self._exactly(size)
 
     def _write(self, data: bytes) -> None:
@@ -186,7 +190,7 @@ def send(
     talk.say({"offer": [vars(item) for item in offered.values()]})
     wanted = talk.hear("wanted")[1]
     if not isinstance(wanted, list) or set(wanted) - set(offered):
-        raise UnavailableError("the other side wants what was not offered; are both of one version?")
+        raise OtherVersionError("the other side wants what was not offered")
     coming(sum(offered[name].size for name in wanted))
     sent = sum(_send_file(talk, name, files[name], moved, growing) for name in wanted)
     talk.hear("received")
@@ -261,7 +265,7 @@ def _receive_file(talk: Talk, folder: Path, name: str, moved: Moved) -> int | No
         return None
     item = _checked(header)
     if item.name != name:
-        raise UnavailableError(f"{item.name} came in place of {name}; are both sides of one version?")
+        raise OtherVersionError(f"{item.name} came in place of {name}")
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with _part(path) as (file, part):
@@ -307,10 +311,10 @@ def _part(path: Path) -> Iterator[tuple[Any, Path]]:
 
 def _offer(found: Any) -> list[Item]:
     if not isinstance(found, list):
-        raise UnavailableError("the other side offers no list; are both of one version?")
+        raise OtherVersionError("the other side offers no list")
     items = [_checked(one) for one in found]
     if len({item.name for item in items}) != len(items):
-        raise UnavailableError("the other side offers a file twice; are both of one version?")
+        raise OtherVersionError("the other side offers a file twice")
     return items
 
 
@@ -319,7 +323,7 @@ def _checked(found: Any) -> Item:
     try:
         item = Item(str(found["name"]), int(found["size"]), int(found["mtime"]))
     except (TypeError, KeyError, ValueError):
-        raise UnavailableError("the other side offers no files; are both of one version?") from None
+        raise OtherVersionError("the other side offers no files") from None
     path = PurePosixPath(item.name)
     if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in item.name or item.size < 0:
         raise UnavailableError(f"{item.name!r} is no name of a file below the folder; it is not taken")

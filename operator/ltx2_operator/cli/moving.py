@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ltx2_job.console import open_console, size_text
-from ltx2_job.errors import Stopped, StorageError
+from ltx2_job.errors import ConfigError, Problem, Stopped, StorageError, UnavailableError
 from ltx2_job.exitcodes import STORAGE
-from ltx2_job.transfer import RemoteError, Tally
+from ltx2_job.transfer import OtherVersionError, RemoteError, Tally
+from ltx2_operator import __version__
 from ltx2_operator.pods import WORKSPACE
 from ltx2_operator.remote import pod
 from ltx2_operator.remote.access import Cluster, connect
@@ -61,13 +62,15 @@ class Bar:
 def command(cluster: Cluster, body: Body, words: Sequence[str], bar: Bar, claim: str) -> Iterator[Exec]:
     """A command of `ltx2-job` in a pod for as long as the body lasts.
 
-    Raises Stopped after Ctrl-C, StorageError where the claim is full, and as pod.running.
+    Raises Stopped after Ctrl-C, StorageError where the claim is full, ConfigError for an image of another version, and
+    as pod.running.
     """
     try:
-        with pod.running(cluster, body, bar.line) as name:
-            pipe = Exec(cluster, name, pod.CONTAINER, ["ltx2-job", *words, "--workspace", WORKSPACE])
-            with contextlib.closing(pipe):
-                yield pipe
+        with (
+            pod.running(cluster, body, bar.line) as name,
+            contextlib.closing(_begin(cluster, name, words)) as pipe,
+        ):
+            yield pipe
     except KeyboardInterrupt:
         text = "interrupted; the pod is gone, what has arrived whole stays: the same command goes on from there"
         raise Stopped(text) from None
@@ -75,5 +78,18 @@ def command(cluster: Cluster, body: Body, words: Sequence[str], bar: Bar, claim:
         if error.exit_code == STORAGE and "no space left" in str(error):
             raise StorageError(f"claim {claim}: {error}; {GROW.format(claim=claim)}, then run this again") from None
         raise
+    except OtherVersionError as error:
+        image = body["spec"]["containers"][0]["image"]
+        said = f"{image} is of another version than this ltx2, which is {__version__} (the pod: {error})"
+        remedy = f"name an image of {__version__}, or use the ltx2 of the image's version"
+        raise ConfigError(Problem("--image", said, remedy)) from None
     finally:
         bar.close()
+
+
+def _begin(cluster: Cluster, name: str, words: Sequence[str]) -> Exec:
+    try:
+        return Exec(cluster, name, pod.CONTAINER, ["ltx2-job", *words, "--workspace", WORKSPACE])
+    except UnavailableError:
+        pod.check_alive(cluster, name)
+        raise

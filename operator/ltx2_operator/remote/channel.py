@@ -16,6 +16,8 @@ from kubernetes.stream.ws_client import create_websocket, get_websocket_url
 from websocket import ABNF, WebSocketBadStatusException, WebSocketException, WebSocketTimeoutException
 
 from ltx2_job.errors import AuthError, UnavailableError
+from ltx2_job.exitcodes import USAGE
+from ltx2_job.transfer import OtherVersionError
 from ltx2_operator.remote.access import Cluster, core
 
 SILENCE: Final = 600.0  # seconds without a byte after which the other side counts as gone
@@ -54,7 +56,10 @@ class Exec:
             raise BrokenPipeError(str(error)) from None
 
     def read(self) -> bytes:
-        """Bytes of its standard output, b"" after its end. Raises UnavailableError where it ended badly."""
+        """Bytes of its standard output, b"" after its end.
+
+        Raises UnavailableError where it ended badly, OtherVersionError where it does not know its verb or flags.
+        """
         while True:
             try:
                 code, frame = self._socket.recv_data_frame(True)
@@ -90,4 +95,7 @@ class Exec:
         status = json.loads(data)
         if status.get("status") != "Success":
             last = self._said.decode(errors="replace").strip().rpartition("\n")[2]
+            causes = (status.get("details") or {}).get("causes") or []
+            if {"reason": "ExitCode", "message": str(USAGE)} in causes:
+                raise OtherVersionError(last)
             raise UnavailableError(f"the command in the pod failed: {last or status.get('message')}")

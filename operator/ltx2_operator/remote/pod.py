@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ltx2_job.errors import AuthError, ConfigError, NoInputError, Problem, UnavailableError
+from ltx2_job.exitcodes import USAGE
+from ltx2_job.transfer import OtherVersionError
 from ltx2_operator import gpus, pods
 from ltx2_operator.fields import API_VERSION, GROUP, KIND
 from ltx2_operator.pods import TRAINING_LABEL
@@ -23,6 +25,7 @@ CLAIM_SECONDS: Final = 60.0  # the operator makes a claim within seconds of the 
 START_SECONDS: Final = 600.0
 IMAGE_SECONDS: Final = 20.0  # a registry may fail once
 POLL_SECONDS: Final = 0.5
+TOLD_SECONDS: Final = 5.0
 Say = Callable[[str], None]
 
 
@@ -67,6 +70,7 @@ def manifest(training: str, claim: str, source: Source, owner: Body | None, *, r
         "name": CONTAINER,
         "image": source.image,
         "command": ["ltx2-job", "hold", "--idle", str(IDLE_SECONDS)],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi", "ephemeral-storage": "64Mi"}, "limits": limits},
         "env": [{"name": "TMPDIR", "value": pods.SCRATCH}],
         "volumeMounts": [
@@ -114,7 +118,8 @@ def manifest(training: str, claim: str, source: Source, owner: Body | None, *, r
 def running(cluster: Cluster, body: Body, say: Say) -> Iterator[str]:
     """Make the pod, wait until it runs, give its name, and delete it, whatever happens.
 
-    Raises NoInputError (the claim does not come), ConfigError (the image), AuthError, UnavailableError.
+    Raises NoInputError (the claim does not come), ConfigError (the image), AuthError, UnavailableError,
+    OtherVersionError.
     """
     claim = body["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
     _require_claim(cluster, claim, say)
@@ -153,7 +158,7 @@ def _wait(cluster: Cluster, name: str, claim: str, say: Say) -> None:
         if status.get("phase") == "Running":
             return
         if status.get("phase") in ("Failed", "Succeeded"):
-            raise UnavailableError(f"pod {name} ended at once: {status.get('message') or status.get('reason') or '?'}")
+            raise _ended(name, status)
         reason, why = why_waiting(pod, [pod], _events(cluster, name), None, None)
         why = why.removeprefix(f"{name}: ") + _unbound(cluster, claim)
         now = time.monotonic()
@@ -166,6 +171,30 @@ def _wait(cluster: Cluster, name: str, claim: str, say: Say) -> None:
             say(f"pod {name}: {why}")
             told = why
         time.sleep(POLL_SECONDS)
+
+
+def check_alive(cluster: Cluster, name: str) -> None:
+    """Where the pod has ended, say so. The node tells of an end some moments later.
+
+    Raises OtherVersionError, UnavailableError.
+    """
+    until = time.monotonic() + TOLD_SECONDS
+    while time.monotonic() < until:
+        status = cluster.get(core(cluster, "pods", name)).get("status") or {}
+        if any("terminated" in (one.get("state") or {}) for one in status.get("containerStatuses") or []):
+            raise _ended(name, status)
+        time.sleep(POLL_SECONDS)
+
+
+def _ended(name: str, status: Mapping[str, Any]) -> UnavailableError:
+    """Why a pod that should wait has ended: its own words, its container's, or the last line of its log."""
+    states = [one.get("state") or {} for one in status.get("containerStatuses") or []]
+    last: Mapping[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
+    words = (last.get("message") or "").strip().rpartition("\n")[2]
+    if last.get("exitCode") == USAGE:
+        return OtherVersionError(words)
+    why = status.get("message") or words or status.get("reason") or last.get("reason") or "?"
+    return UnavailableError(f"pod {name} ended at once: {why}")
 
 
 def _unbound(cluster: Cluster, claim: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from ltx2_job import transfer
 from ltx2_job.errors import DataError, UnavailableError
-from ltx2_job.transfer import RemoteError, Tally
+from ltx2_job.transfer import OtherVersionError, RemoteError, Tally
 
 CONTENT = {"a.mp4": b"first" * 200_000, "b/c.mp4": b"second", "b/c.txt": b"", "a b.txt": b"words"}
 
@@ -275,3 +275,26 @@ def test_a_hold_ends_when_nothing_moves_and_at_once_when_told(tmp_path: Path) ->
             assert process.poll() is None
         process.terminate()
         assert process.wait(60) == 0
+
+
+class Words:
+    """Another side that says one thing."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def read(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def ready(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("said", [b"hello\n", b'{"greeting": 1}\n', b'{"offer": 3}\n', b'{"offer": [{"name": "a"}]}\n'])
+def test_what_no_release_of_this_protocol_says_is_another_version(tmp_path: Path, said: bytes) -> None:
+    with pytest.raises(OtherVersionError):
+        transfer.receive(Words(said), tmp_path / "there")
