@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from ltx2_operator import accept, sizing
 from ltx2_operator.classify import is_alive, job_condition
 from ltx2_operator.conditions import stamp
-from ltx2_operator.draft import Create, CreateJob, Delete, DeleteTraining
-from ltx2_operator.observed import Observed
+from ltx2_operator.draft import Create, CreateJob, Delete, DeleteTraining, DryRunJob
+from ltx2_operator.observed import DryRun, Observed
 from ltx2_operator.reconcile import reconcile
 from ltx2_operator.settings import Settings
 from ltx2_operator.status import Plan, Status
@@ -78,6 +78,9 @@ class Cluster:
         self.jobs, self.pods, self.others = {}, {}, {}
         self.events, self.log = [], []
         self.nodes = []
+        self.refuse = ""  # what the server says against every child
+        self.dislike = ""  # what it says against a Job that it is only shown
+        self.shown, self.dry_run = [], None  # the pod templates that it was shown, and its newest answer
         self.page, self.node = None, "n1"
         self.deleted = False
         self.requeue = 0.0
@@ -101,6 +104,8 @@ class Cluster:
             volume_seen=self.seen,
             workloads=self.workloads,
             events=self.job_events,
+            refused=self.refuse,
+            dry_run=self.dry_run,
         )
 
     def look(self, *, lose_status=False, lose_actions=False, stale=0):
@@ -121,6 +126,8 @@ class Cluster:
             self.events += outcome.events
         if not lose_actions:
             for action in outcome.actions:
+                if self.refuse and isinstance(action, Create):
+                    break  # the writer tries nothing after it
                 self.act(action)
         self.requeue = outcome.requeue_after
         return outcome
@@ -165,6 +172,9 @@ class Cluster:
             if pod is not None and pod["metadata"]["uid"] == action.uid:
                 assert action.force
                 del self.pods[action.name]
+        elif isinstance(action, DryRunJob):
+            self.shown.append(action.body["spec"]["template"])
+            self.dry_run = DryRun(self.obj["metadata"]["generation"], not self.dislike, self.dislike)
         elif isinstance(action, DeleteTraining):
             self.deleted = True
 

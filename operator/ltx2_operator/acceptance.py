@@ -10,6 +10,7 @@ from ltx2_operator.api import parse
 from ltx2_operator.conditions import FALSE, TRUE, UNKNOWN
 from ltx2_operator.draft import Draft, DryRunJob, Event
 from ltx2_operator.observed import Observed, Outcome
+from ltx2_operator.scheduling import short_of_gpus
 from ltx2_operator.settings import Settings
 from ltx2_operator.status import Status
 
@@ -60,9 +61,11 @@ def accepted(draft: Draft, observed: Observed, settings: Settings) -> bool:
         return False
     status["plan"], status["cachePlan"] = found.plan.dump(), found.cache_plan.dump()
     status["configHash"], status["warnings"] = found.resolved.digest, [*found.warnings, *warnings][:WARNINGS_MOST]
-    draft.condition("Accepted", TRUE, "Valid", accept.plan_words(found.plan))
+    lacking = short_of_gpus(status["plan"], observed.nodes) or short_of_gpus(status["cachePlan"], observed.nodes)
+    words = "; ".join(filter(None, (accept.plan_words(found.plan), lacking)))
+    draft.condition("Accepted", TRUE, "Valid", words)
     corrected = f"; corrected: {'; '.join(found.warnings)}" if found.warnings else ""
-    draft.event("Accepted", accept.plan_words(found.plan) + corrected)
+    draft.event("Accepted", words + corrected)
     return True
 
 
@@ -98,6 +101,11 @@ def _tried(draft: Draft, found: accept.Accepted, observed: Observed, settings: S
         job = children.job(draft.obj, found.plan, "train", 0, settings, digest=found.resolved.digest)
     except ConfigError as error:
         raise accept.Rejected("InvalidConfig", " | ".join(map(str, error.problems))) from None
+    return asked(draft, job, observed)
+
+
+def asked(draft: Draft, job: Mapping[str, Any], observed: Observed) -> tuple[str, ...] | None:
+    """What the API server warns of in a Job; None until it has been asked. Raises accept.Rejected."""
     answer = observed.dry_run
     if answer is None or answer.generation != draft.generation:
         draft.actions.append(DryRunJob(job))

@@ -157,11 +157,9 @@ def fail(draft: Draft, reason: str, message: str) -> None:
         draft.condition("Running", FALSE, "Stopped", message)
     if status.get("stage") == CACHE:
         draft.condition("Cached", FALSE, "CacheFailed", message)
-    draft.event(
-        "Failed",
-        f"{reason}: {message}; `ltx2 retry {draft.training.metadata.name}` gives it another attempt",
-        warning=True,
-    )
+    again = f"`ltx2 retry {draft.training.metadata.name}`"
+    further = "" if again in message else f"; {again} gives it another attempt"
+    draft.event("Failed", f"{reason}: {message}{further}", warning=True)
 
 
 def reopen(draft: Draft) -> bool:
@@ -217,8 +215,13 @@ def after_look(status: Mapping[str, Any]) -> str:
 
 def enter(draft: Draft, stage: str) -> None:
     """Begin a stage: what was known of the Job before is no longer true."""
-    draft.status["stage"] = stage
-    draft.status.pop("pendingSince", None)
+    status = draft.status
+    status["stage"] = stage
+    for key in ("pendingSince", "progressText", "eta", "etaTime"):
+        status.pop(key, None)
+    # The numbers of a training stay until there are newer ones; how long the stage before had left is over.
+    if numbers := {key: value for key, value in (status.get("progress") or {}).items() if key != "etaSeconds"}:
+        status["progress"] = numbers
     draft.condition("Admitted", UNKNOWN, "Pending", "")
 
 

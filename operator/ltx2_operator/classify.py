@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ltx2_job.exitcodes import Action, lookup
 from ltx2_operator.conditions import moment
-from ltx2_operator.pods import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, UID_LABEL
+from ltx2_operator.pods import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, TRAINING_LABEL, UID_LABEL
 
 DECISIVE: Final = frozenset({64, 65, 66, 73, 77, 78, 79, 80})
 # Ends that another pod's end causes: the peer was lost, told to stop, or killed.
@@ -30,6 +30,7 @@ MESSAGE_LIMIT: Final = 4096  # the kubelet's own limit of a termination message
 
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+) matching")
 _POD_CONDITION = re.compile(r"has condition (\w+) matching")
+_FULL_VOLUME = re.compile(r'EmptyDir volume "([^"]+)" exceeds the limit')
 _EPHEMERAL = re.compile(r"ephemeral|emptydir", re.IGNORECASE)
 
 
@@ -232,12 +233,17 @@ def _lost_node(pods: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> 
 def _with_remedy(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> str:
     """The message of a verdict; where a limit of the pod was reached, with that number and the key that raises it."""
     resource = _LIMITED.get(verdict.reason)
+    names = ((pod["metadata"].get("labels") or {}).get(TRAINING_LABEL) for pod in pods)
+    again = f"then `ltx2 retry {next(filter(None, names), 'NAME')}`"
+    if resource and (full := _FULL_VOLUME.search(verdict.message)):
+        key = f"spec.podTemplate.spec.volumes[name={full[1]}].emptyDir.sizeLimit"
+        return f"{verdict.message}; raise {key}, {again}"
     for pod in pods if resource else ():
         for container in (pod.get("spec") or {}).get("containers") or []:
             limit = ((container.get("resources") or {}).get("limits") or {}).get(resource)
             if container.get("name") == CONTAINER and limit:
                 key = f"spec.podTemplate.spec.containers[name={CONTAINER}].resources.limits.{resource}"
-                return f"{verdict.message}; the limit is {limit}: raise {key} in a new LTX2Training of this name"
+                return f"{verdict.message}; the limit is {limit}: raise {key}, {again}"
     return verdict.message
 
 

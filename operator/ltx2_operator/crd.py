@@ -20,9 +20,11 @@ Schema = dict[str, Any]
 SHORT_NAME: Final = "ltx2"
 CATEGORY: Final = "ml"
 
-# What may change at any time; queue and priority change while suspended; all else is fixed by the first attempt.
+# What may change at any time; what changes while suspended, when no pod follows it; all else is fixed by the first
+# attempt.
 MUTABLE: Final = ("suspend", "retries", "ttlSecondsAfterFinished")
-MUTABLE_WHILE_SUSPENDED: Final = ("queueName", "priorityClassName")
+MUTABLE_WHILE_SUSPENDED: Final = ("queueName", "priorityClassName", "podTemplate")
+MUTABLE_AFTER_FAILURE: Final = ("podTemplate",)  # what `ltx2 retry` may need changed
 
 _BLOCKS: Final = {"video": VIDEO, "audio": AUDIO}  # objects in a dataset
 
@@ -122,6 +124,10 @@ def locks() -> list[Any]:
         if name in MUTABLE_WHILE_SUSPENDED:
             free += " || (has(oldSelf.spec.suspend) && oldSelf.spec.suspend)"
             message = f"spec.{name} changes only while the training is suspended; set suspend: true first"
+        if name in MUTABLE_AFTER_FAILURE:
+            free += " || (has(oldSelf.status.conditions) && "
+            free += "oldSelf.status.conditions.exists(one, one.type == 'Failed' && one.status == 'True'))"
+            message = f"spec.{name} changes only while the training is suspended or has failed; set suspend: true first"
         rules.append(
             rule(f"{free} || ({same})", message=message, path=f".spec.{name}", reason="FieldValueForbidden"),
         )

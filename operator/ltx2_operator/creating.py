@@ -5,6 +5,7 @@ from typing import Any
 
 from ltx2_job.errors import ConfigError
 from ltx2_operator import accept, attempts, children, conditions
+from ltx2_operator.acceptance import asked
 from ltx2_operator.between import PODS_AGAIN, paused
 from ltx2_operator.classify import is_alive
 from ltx2_operator.clocks import start_queue
@@ -14,6 +15,7 @@ from ltx2_operator.observed import Observed, job_finished, own_children, stage_a
 from ltx2_operator.settings import Settings
 from ltx2_operator.sizing import look_plan
 from ltx2_operator.status import Plan
+from ltx2_operator.waiting import with_remedy
 
 
 def create(draft: Draft, observed: Observed, settings: Settings) -> None:
@@ -51,6 +53,8 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
         changed = "changed after the first attempt; make a new LTX2Training (resumeFrom continues a run)"
         attempts.fail(draft, "InvalidConfig", f"spec.config, spec.datasets: {changed}")
         return
+    if not _taken(draft, job, observed):
+        return
     known = {
         (one.get("kind") or kind, one["metadata"]["name"])
         for kind, group in (
@@ -66,11 +70,31 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
         draft.event("CacheStarted" if stage == "cache" else "TrainingStarted", f"attempt {attempt}")
     draft.status.setdefault("pendingSince", stamp(draft.now))
     start_queue(draft)
-    draft.condition("Running", FALSE, "Starting", f"attempt {attempt}: the Job is being created")
+    if observed.refused:
+        draft.condition("Running", FALSE, "WaitingForPods", with_remedy(observed.refused))
+    else:
+        draft.condition("Running", FALSE, "Starting", f"attempt {attempt}: the Job is being created")
     if stage == "cache":
         draft.condition("Cached", FALSE, "CacheRunning", f"attempt {attempt}")
     draft.again_in(PODS_AGAIN)
     start_deadline(draft)
+
+
+def _taken(draft: Draft, job: Mapping[str, Any], observed: Observed) -> bool:
+    """Whether the API server takes a Job of this spec.podTemplate, where that may have changed since it was asked."""
+    known = conditions.get_condition(draft.status["conditions"], "Accepted") or {}
+    if draft.training.spec.pod_template is None or known.get("observedGeneration") == draft.generation:
+        return True
+    try:
+        warnings = asked(draft, job, observed)
+    except accept.Rejected as error:
+        attempts.fail(draft, error.reason, str(error))
+        draft.again_at_once()
+        return False
+    if warnings is None:
+        return False
+    draft.condition("Accepted", known["status"], known["reason"], known["message"])  # of this generation
+    return True
 
 
 def plan_of(status: Mapping[str, Any], stage: str) -> Plan:

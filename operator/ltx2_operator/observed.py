@@ -38,7 +38,7 @@ class Observed:
     workloads: Kueue's Workloads of the Jobs, where they may be read: why a queue holds a run. model: sizes of the
     checkpoint where its file can be read (a run on one machine), None elsewhere. dry_run: the newest answer to a
     DryRunJob, None if there was none yet. volume_seen: whoever runs this has looked at the volume itself (a run on one
-    machine), so that no pod has to.
+    machine), so that no pod has to. refused: what the API server said against the child that was to be made last.
     """
 
     jobs: Sequence[Mapping[str, Any]] = ()
@@ -54,6 +54,7 @@ class Observed:
     model: Model | None = None
     dry_run: DryRun | None = None
     volume_seen: bool = False
+    refused: str = ""
 
 
 @dataclass(frozen=True)

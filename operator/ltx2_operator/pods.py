@@ -6,6 +6,7 @@ paths of volumes, so that a run on one machine can replace those and nothing els
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,13 +60,22 @@ class Context:
 
 Modifier = Callable[[Pod, Context], None]
 
+_UNITS: Final = (("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
+_FACTORS: Final = {**dict(_UNITS), "m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+
 
 def quantity(size: int) -> str:
     """Bytes as a Kubernetes quantity, in the largest unit that is exact: 1073741824 -> 1Gi."""
-    for unit, factor in (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+    for unit, factor in _UNITS:
         if size and size % factor == 0:
             return f"{size // factor}{unit}"
     return str(size)
+
+
+def quantity_value(text: str) -> float:
+    """A Kubernetes quantity as a number: 1Gi -> 1073741824, 250m -> 0.25; 0 for what is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", text)
+    return float(found[1]) * _FACTORS.get(found[2], 0) if found else 0.0
 
 
 def labels(context: Context) -> dict[str, str]:

@@ -7,7 +7,7 @@ the pod pending for ever with active 1. So all of them are asked, the nearest to
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ltx2_operator import gpus
+from ltx2_operator.scheduling import Unplaced, why_unplaced
 
 _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -16,7 +16,7 @@ _IMAGE: Final = frozenset(
 _CLAIM: Final = "persistentvolumeclaim"
 # Words of the API server, the scheduler and the kubelet in small letters -> what helps; the first that is found.
 _REMEDIES: Final = (
-    ("exceeded quota", "free some of the namespace's quota or have it raised: the pod follows by itself"),
+    ("exceeded quota", "free some of the namespace's quota or have it raised: it follows by itself"),
     ("violates podsecurity", "remove from spec.podTemplate what it names, or have the namespace allow it"),
     ("couldn't find key", "add that key to it, or name another in spec.secrets: the pod starts by itself"),
     ("createcontainerconfigerror", "create what is missing in this namespace: the pod starts by itself"),
@@ -50,9 +50,9 @@ def why_waiting(
         for condition in status.get("conditions") or []:
             if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
                 text = condition.get("message") or condition.get("reason") or ""
-                own = with_remedy(f"{pod['metadata']['name']}: {text}")
-                # A claim that is missing or not bound is not helped by GPUs.
-                return "WaitingForPods", own if _CLAIM in text.lower() else _demand(nodes, plan) or own
+                # A claim that is missing or not bound is not helped by another node.
+                found = with_remedy(text) if _CLAIM in text.lower() else why_unplaced(Unplaced(pod, text, nodes, plan))
+                return "WaitingForPods", f"{pod['metadata']['name']}: {found}"
     names = {job["metadata"]["name"], *(pod["metadata"]["name"] for pod in pods)}
     for event in reversed(events):
         about = event.get("involvedObject") or event.get("regarding") or {}
@@ -93,22 +93,3 @@ def why_queued(
         if about.get("name") == job["metadata"]["name"] and event.get("reason") in ("Stopped", "Suspended"):
             return f"{event['reason']}: {event.get('message') or event.get('note') or ''}"
     return "the queue holds this run"
-
-
-def _demand(nodes: Sequence[Mapping[str, Any]] | None, plan: Mapping[str, Any] | None) -> str:
-    """What the cluster lacks, when it lacks GPUs: how many nodes offer them and what would help; empty when it is not
-    that.
-    """
-    if nodes is None or not plan or not plan.get("resourceName"):
-        return ""
-    gpu_class, count = gpus.BY_NAME.get(str(plan.get("gpuClass"))), int(plan.get("gpuCount") or 1)
-    if gpu_class is None:
-        return ""
-    offering = [node for node in nodes if gpu_class.on(node) > 0]
-    if not offering:
-        return f"no node offers {plan['resourceName']} of class {gpu_class.name} now; a pool that grows from zero may"
-    most = max(gpu_class.on(node) for node in offering)
-    if most < count:
-        return f"{len(offering)} nodes offer {plan['resourceName']}, at most {most} each; set gpu.count: {most}"
-    help_ = "; or set gpu.count: 1" if count > 1 else ""
-    return f"{len(offering)} nodes offer {plan['resourceName']} but none has {count} free{help_}"

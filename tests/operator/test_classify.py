@@ -195,9 +195,22 @@ def test_a_limit_that_was_reached_is_named_with_the_key_that_raises_it(resource,
                  {"name": "job", "resources": {"limits": {resource: "7Gi", "cpu": "2"}}}]  # fmt: skip
         pod["spec"] = {**(pod.get("spec") or {}), "containers": boxes}
     message = classify(last["job"], last["pods"], now).message
-    assert f"the limit is 7Gi: raise spec.podTemplate.spec.containers[name=job].resources.limits.{resource} " in message
+    key = f"spec.podTemplate.spec.containers[name=job].resources.limits.{resource}"
+    assert f"the limit is 7Gi: raise {key}, then `ltx2 retry fox`" in message
     other, now = load(DATA / "exit-70-software.json")
     assert "limit" not in classify(other["sequence"][-1]["job"], last["pods"][:0], now).message
+
+
+def test_a_full_scratch_folder_is_named_with_its_own_limit():
+    data, now = load(DATA / "evicted-ephemeral.json")
+    last = data["sequence"][-1]
+    for pod in last["pods"]:
+        pod["status"]["message"] = 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi". '
+        pod["spec"] = {"containers": [{"name": "job", "resources": {"limits": {"ephemeral-storage": "7Gi"}}}]}
+    verdict = classify(last["job"], last["pods"], now)
+    assert verdict.reason == "EphemeralStorageExceeded"
+    assert "raise spec.podTemplate.spec.volumes[name=tmp].emptyDir.sizeLimit, then `ltx2 retry " in verdict.message
+    assert "7Gi" not in verdict.message
 
 
 DELETED = {"deletionTimestamp": "2026-11-22T10:05:08Z", "deletionGracePeriodSeconds": 8}  # asked for at 10:05:00

@@ -233,11 +233,14 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 LOCKED: dict[str, Any] = {
     "gpu": {"class": "h200"}, "nodes": 2, "storage": {"size": "9Gi"}, "cache": {"shards": 2}, "memory": "auto",
     "flavour": "rocm", "images": {"train": "x"}, "secrets": {"objectStore": "x"}, "activeDeadlineSeconds": 9,
-    "startDeadlineSeconds": 9, "resumeFrom": "runs/old", "podTemplate": {"spec": {"hostname": "x"}},
+    "startDeadlineSeconds": 9, "resumeFrom": "runs/old",
     "datasets": [{"id": "other"}], "config": {"max_train_steps": 101},
 }  # fmt: skip
 FREE: dict[str, Any] = {"suspend": True, "retries": 9, "ttlSecondsAfterFinished": 60}
-WHILE_SUSPENDED: dict[str, Any] = {"queueName": "other", "priorityClassName": "high"}
+WHILE_SUSPENDED: dict[str, Any] = {
+    "queueName": "other", "priorityClassName": "high", "podTemplate": {"spec": {"hostname": "x"}},
+}  # fmt: skip
+FAILED = {"type": "Failed", "status": "True", "reason": "HostOutOfMemory", "lastTransitionTime": "2026-01-01T00:00:00Z"}
 
 
 RENAMED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -270,6 +273,14 @@ def cases() -> list[dict[str, Any]]:
         made.append(
             {"name": f"suspended: {field}", "old": manifest(**paused), "object": manifest(**paused, **{field: value})}
         )
+        for words, conditions in {
+            "failed": [FAILED], "not failed": [{**FAILED, "status": "False"}],
+            "succeeded": [{**FAILED, "type": "Succeeded"}],
+        }.items():  # fmt: skip
+            ended: dict[str, Any] = {"status": {**STARTED, "conditions": conditions}}
+            made.append(
+                {"name": f"{words}: {field}", "old": manifest(**ended), "object": manifest(**ended, **{field: value})}
+            )
     statuses = {"rises": (1, 2), "stays": (2, 2), "falls": (2, 1)}
     for name, (old, new) in statuses.items():
         made.append(
@@ -368,8 +379,16 @@ def test_these_stay_free(verdict: dict[str, Any], field: str) -> None:
 
 @pytest_server
 @pytest.mark.parametrize("field", WHILE_SUSPENDED)
-def test_queue_and_priority_change_while_suspended(verdict: dict[str, Any], field: str) -> None:
+def test_queue_priority_and_pods_change_while_suspended(verdict: dict[str, Any], field: str) -> None:
     assert errors(verdict, f"suspended: {field}") == []
+
+
+@pytest_server
+@pytest.mark.parametrize("field", WHILE_SUSPENDED)
+def test_the_pod_template_changes_after_a_failure_too(verdict: dict[str, Any], field: str) -> None:
+    """Mutation caught: a rule that takes any condition for a failure, or Failed=False for one."""
+    assert bool(errors(verdict, f"failed: {field}")) == (field not in crd.MUTABLE_AFTER_FAILURE)
+    assert errors(verdict, f"not failed: {field}") and errors(verdict, f"succeeded: {field}")
 
 
 @pytest_server

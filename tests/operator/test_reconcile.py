@@ -283,6 +283,55 @@ def test_suspended_from_the_start_makes_nothing():
     assert (cluster.status["state"], cluster.status["attempt"], cluster.log) == ("Suspended", 0, [])
 
 
+def zone(name):
+    return {"spec": {"nodeSelector": {"zone": name}}}
+
+
+def test_pods_after_a_pause_are_of_the_template_of_today_and_the_server_sees_it_first():
+    """Mutations caught: a changed template that is taken unseen; one that is shown again for every attempt."""
+    cluster = Cluster(training(podTemplate=zone("a")))
+    cluster.run_stage(0)
+    cluster.start()
+    cluster.settle()
+    cluster.spec(suspend=True)
+    cluster.settle()
+    cluster.end(85)
+    cluster.settle()
+    assert [shown["spec"]["nodeSelector"] for shown in cluster.shown] == [{"zone": "a"}]
+    cluster.spec(podTemplate=zone("b"))
+    cluster.spec(suspend=False)
+    cluster.settle()
+    assert [shown["spec"]["nodeSelector"] for shown in cluster.shown] == [{"zone": "a"}, {"zone": "b"}]
+    assert cluster.jobs["fox-train-2"]["spec"]["template"]["spec"]["nodeSelector"] == {"zone": "b"}
+    cluster.start()
+    cluster.settle()
+    cluster.end(1)
+    cluster.settle()
+    cluster.wait(10)
+    cluster.settle()
+    assert ("fox-train-3" in cluster.jobs, len(cluster.shown)) == (True, 2)
+
+
+def test_a_changed_template_that_the_server_refuses_ends_the_run_and_can_be_mended():
+    cluster = Cluster(training(podTemplate=zone("a")))
+    cluster.run_stage(0)
+    cluster.start()
+    cluster.settle()
+    cluster.end(79)
+    cluster.settle()
+    assert (cluster.status["state"], cluster.status["reason"]) == ("Failed", "HostOutOfMemory")
+    cluster.dislike = "spec.template.spec.nodeSelector: bad"
+    cluster.spec(podTemplate=zone("?"), retries=4)
+    cluster.settle()
+    assert (cluster.status["state"], cluster.status["reason"]) == ("Failed", "InvalidConfig")
+    assert cluster.condition("Failed")["message"] == "spec.podTemplate: spec.template.spec.nodeSelector: bad"
+    assert "fox-train-2" not in cluster.jobs
+    cluster.dislike = ""
+    cluster.spec(podTemplate=zone("b"), retries=5)
+    cluster.settle()
+    assert cluster.jobs["fox-train-3"]["spec"]["template"]["spec"]["nodeSelector"] == {"zone": "b"}
+
+
 def test_a_run_that_finished_before_the_pause_has_succeeded():
     # Catches: deleting a complete Job whose verdict was never stored.
     cluster = Cluster()
@@ -511,6 +560,7 @@ def test_corrections_stand_in_warnings_and_in_the_accepted_event():
     obj = training()
     obj["spec"]["config"]["correct"] = True
     cluster = Cluster(obj)
+    cluster.nodes = [H100]
     cluster.settle()
     assert cluster.status["warnings"] == ["validation_num_video_frames 62 → 57 (8k+1)"]
     assert cluster.events[0].message == (
@@ -574,6 +624,70 @@ def test_progress_is_taken_over_and_a_stall_is_seen():
     assert (cluster.condition("Progressing")["reason"], cluster.status["state"]) == ("Unknown", "Running")
 
 
+H100 = {
+    "metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}},
+    "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+}
+SHORT = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+
+
+def test_more_gpus_than_any_node_has_are_accepted_and_told():
+    cluster = Cluster(training(gpu={"class": "h100-80g", "count": 16}))
+    cluster.nodes = [H100]
+    cluster.settle()
+    accepted = cluster.condition("Accepted")
+    assert accepted["status"] == "True"
+    assert "no node of this cluster has 16 x nvidia.com/gpu of class h100-80g, at most 8 each" in accepted["message"]
+    assert cluster.events[0].message == accepted["message"]
+
+
+def test_the_column_shows_nothing_of_a_stage_that_is_over():
+    """Mutation caught: "3/3" clips of the cache stage while the training loads its model."""
+    cluster = Cluster()
+    cluster.settle()
+    cluster.start()
+    base = {"uid": UID, "attempt": 1, "state": "training", "step": 0, "maxSteps": 0, "loss": None, "heldOutLoss": None,
+            "secondsPerStep": None, "etaSeconds": None, "checkpoint": None, "items": None}  # fmt: skip
+    cluster.page = {**base, "stage": "cache", "items": {"done": 3, "total": 3, "skipped": 0}, "etaSeconds": 30}
+    cluster.settle()
+    assert (cluster.status["progressText"], cluster.status["eta"]) == ("3/3", "30s")
+    cluster.end(0)
+    cluster.page = None
+    cluster.settle()
+    cluster.start()
+    cluster.settle()
+    assert (cluster.status["stage"], cluster.status["state"]) == ("Train", "Running")
+    assert not {"progressText", "eta", "etaTime"} & cluster.status.keys()
+    assert "etaSeconds" not in cluster.status["progress"]
+    cluster.page = {**base, "stage": "train", "step": 1, "maxSteps": 2000, "loss": 0.5}
+    cluster.settle()
+    assert cluster.status["progressText"] == "1/2000"
+
+
+def test_a_child_that_the_server_refuses_is_what_a_run_waits_for():
+    cluster = Cluster(training(startDeadlineSeconds=60))
+    cluster.refuse = "Job fox-cache-1 was refused: exceeded quota: few, requested: count/jobs.batch=1"
+    cluster.settle()
+    told = cluster.condition("Running")
+    assert (told["reason"], cluster.status["state"]) == ("WaitingForPods", "Waiting")
+    assert cluster.refuse in told["message"] and "have it raised: it follows by itself" in told["message"]
+    cluster.wait(61)
+    cluster.settle()
+    failed = cluster.condition("Failed")
+    assert failed["reason"] == "StartDeadlineExceeded" and cluster.refuse in failed["message"]
+
+
+def test_a_run_whose_child_is_taken_after_all_goes_on():
+    cluster = Cluster()
+    cluster.refuse = "PersistentVolumeClaim fox-data was refused: exceeded quota: few"
+    cluster.settle()
+    assert not cluster.jobs
+    cluster.refuse = ""
+    cluster.wait(10)
+    cluster.settle()
+    assert "quota" not in cluster.condition("Running")["message"] and "fox-cache-1" in cluster.jobs
+
+
 def test_reconcile_is_pure():
     cluster = Cluster()
     cluster.settle()
@@ -597,13 +711,13 @@ def test_why_a_run_waits_is_said_with_a_remedy():
     cluster.start("Pending")
     for pod in cluster.pods.values():
         pod["status"]["conditions"] = [
-            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": SHORT}
         ]
     cluster.settle()
     assert cluster.status["state"] == "Waiting"
     assert (
-        cluster.condition("Running")["message"]
-        == "2 nodes offer nvidia.com/gpu but none has 2 free; or set gpu.count: 1"
+        f"{pod['metadata']['name']}: 2 nodes offer nvidia.com/gpu but none has 2 free"
+        in (cluster.condition("Running")["message"])
     )
     for pod in cluster.pods.values():
         pod["status"] = {

@@ -51,6 +51,7 @@ class Controller:
         self._closed = closed  # whether a namespace cannot be read: what is known of it is old
         self._uids: dict[Key, str] = {}
         self._dry_runs: dict[str, tuple[DryRun, datetime]] = {}  # by uid
+        self._refused: dict[str, str] = {}  # by uid: why the newest child could not be made
         self._lock = threading.Lock()
 
     def work(self, lost: Callable[[LeaseLost], None]) -> None:
@@ -99,7 +100,9 @@ class Controller:
             return None
         if self._closed(key[0]):
             return CLOSED_AGAIN
-        observed = self._watcher.observe(obj, self._dry_run(obj))
+        with self._lock:
+            refused = self._refused.get(str(obj["metadata"]["uid"]), "")
+        observed = self._watcher.observe(obj, self._dry_run(obj), refused)
         now = self._now()
         outcome = reconcile(obj, observed, now, self._settings)
         written = self._writer.status(obj, outcome.status)
@@ -122,11 +125,15 @@ class Controller:
                 log.info("%s/%s: %s", obj["metadata"]["namespace"], obj["metadata"]["name"], why)
                 if why.reason:
                     self._teller.tell(obj, Event(why.reason, str(why), "Warning"))
+                    with self._lock:
+                        self._refused[str(obj["metadata"]["uid"])] = str(why)
                 return NOT_NOW_AGAIN
             if answer is not None:
                 with self._lock:
                     self._dry_runs[str(obj["metadata"]["uid"])] = (answer, self._now())
                 return 0.0
+        with self._lock:
+            self._refused.pop(str(obj["metadata"]["uid"]), None)
         return None
 
     def _dry_run(self, obj: Mapping[str, Any]) -> DryRun | None:
@@ -146,6 +153,7 @@ class Controller:
                 self._uids[key] = uid
             if old is not None and old != uid:
                 self._dry_runs.pop(old, None)
+                self._refused.pop(old, None)
                 self._writer.forget(old)
         if obj is None:
             self._watcher.pages.want(key, None)

@@ -37,8 +37,8 @@ class Watcher:
     pages: Pages
     secret_reader: bool
 
-    def observe(self, obj: Body, dry_run: DryRun | None) -> Observed:
-        """Everything about one training. Raises ApiError."""
+    def observe(self, obj: Body, dry_run: DryRun | None, refused: str = "") -> Observed:
+        """Everything about one training; what it was told by the server itself is passed on. Raises ApiError."""
         key: Key = obj["metadata"]["namespace"], obj["metadata"]["name"]
         jobs, pods = self.jobs.of(key), self.pods.of(key)
         over = attempts.terminal(obj.get("status") or {}) and not any(map(is_alive, pods))
@@ -56,6 +56,7 @@ class Watcher:
             progress=page,
             workloads=[] if quiet else self._workloads(key[0], jobs),
             dry_run=dry_run,
+            refused=refused,
         )
 
     def _configmaps(self, obj: Body) -> list[dict[str, Any]]:

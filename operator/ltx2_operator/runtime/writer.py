@@ -21,6 +21,7 @@ from ltx2_operator.runtime.reflector import Store
 from ltx2_operator.runtime.splitting import OPERATOR, PROGRESS, PROGRESS_EVERY, deciding, flipped, passing
 
 Body = Mapping[str, Any]
+QUOTA: Final = "exceeded quota"
 REFUSED: Final = (400, 403, 422)  # an answer about the object; anything else is trouble with the server
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,8 @@ class Writer:
         except ApiError as error:
             if error.code not in REFUSED:
                 raise
-            return DryRun(generation, False, str(error))
+            # A full quota says nothing against the template: the run waits for it when its Job is made.
+            return DryRun(generation, QUOTA in str(error), str(error))
         return DryRun(generation, True, warnings=answer.warnings)
 
     def _delete(self, obj: Body, action: Delete) -> None:

@@ -246,6 +246,8 @@ def test_a_dry_run_says_what_the_server_says(place):
     assert place.server.sent[-1][2]["dryRun"] == "All"
     place.server.answers["POST", jobs] = ApiError(422, "Invalid", "spec.template: no")
     assert place.writer.act(OBJ, DryRunJob(JOB)) == DryRun(3, False, "spec.template: no")
+    place.server.answers["POST", jobs] = ApiError(403, "Forbidden", "exceeded quota: few")  # the Job itself is taken
+    assert place.writer.act(OBJ, DryRunJob(JOB)).ok
     place.server.answers["POST", jobs] = ApiError(503, "Unavailable", "later")
     with pytest.raises(ApiError):
         place.writer.act(OBJ, DryRunJob(JOB))

@@ -1,0 +1,151 @@
+"""Why the scheduler finds no node for a pod: what is lacking, in the field's words, and what to change.
+
+The scheduler counts nodes by reason, one or more reasons a node: "0/3 nodes are available: 1 Insufficient memory, 2
+node(s) didn't match Pod's node affinity/selector. preemption: ...". A node of another GPU class always is among those
+that do not match, so affinity is the answer only where nothing else is.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ltx2_operator import gpus
+from ltx2_operator.gpus import GpuClass
+from ltx2_operator.pods import CONTAINER, quantity_value
+
+Body = Mapping[str, Any]
+
+_LACKING: Final = re.compile(r"\b\d+ Insufficient ([\w./-]*\w)")
+_REQUESTS: Final = f"spec.podTemplate.spec.containers[name={CONTAINER}].resources.requests"
+_WORDS: Final = {"memory": "memory", "cpu": "CPU", "ephemeral-storage": "scratch disk (ephemeral-storage)"}
+
+# Reasons about volumes, which no free node helps, then those about nodes that would be large enough.
+_VOLUMES: Final = (
+    ("volume node affinity conflict", "the volume lies where none of the nodes that would do can reach it: use a claim "
+     "that they can reach (another spec.storage.storageClassName), or nodes beside the volume"),
+    ("no available volume zone", "the volume lies in a zone without a node that would do: use a claim in their zone"),
+    ("exceed max volume count", "the nodes hold as many volumes as they may: wait, or add a node"),
+    ("didn't find available persistent volumes", "no volume is there for the claim: see `kubectl describe pvc`"),
+    ("did not have enough free storage", "no node has room for the volume that the claim asks for: a smaller "
+     "spec.storage.size in a new LTX2Training, or more room"),
+    ("bound to non-existent pv", "the claim's volume is gone: see `kubectl describe pvc`"),
+)  # fmt: skip
+_NODES: Final = (
+    ("Too many pods", "the nodes run as many pods as they may: wait, or add a node"),
+    ("taint", "nodes that would do have a taint that the pod does not tolerate: add a toleration to "
+     "spec.podTemplate.spec.tolerations, or take the taint away"),
+    ("were unschedulable", "nodes that would do are cordoned: `kubectl uncordon` lets pods in again"),
+    ("anti-affinity", "each of spec.nodes pods needs a node of its own: add a node, or fewer spec.nodes in a new "
+     "LTX2Training"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unplaced:
+    """A pod that the scheduler cannot place. nodes, plan: None where they are not known."""
+
+    pod: Body
+    text: str
+    nodes: Sequence[Body] | None
+    plan: Mapping[str, Any] | None
+
+    @property
+    def gpu_class(self) -> GpuClass | None:
+        """The class of GPUs that the pod asks for, None if it asks for none."""
+        plan = self.plan or {}
+        return gpus.BY_NAME.get(str(plan.get("gpuClass"))) if plan.get("resourceName") else None
+
+    @property
+    def candidates(self) -> list[Body]:
+        """The known nodes that are of the pod's GPU class."""
+        cls = self.gpu_class
+        return [node for node in self.nodes or () if cls is None or cls.on(node) > 0]
+
+
+def why_unplaced(found: Unplaced) -> str:
+    """What is lacking and what to change, then the scheduler's own words."""
+    words = found.text.partition(" preemption:")[0].removesuffix(" no new claims to deallocate,").strip()
+    parts = [sentence for phrase, sentence in _VOLUMES if phrase in words]
+    parts += [_resource(name, found) for name in dict.fromkeys(_LACKING.findall(words))]
+    parts += [] if parts else [sentence for phrase, sentence in _NODES if phrase in words]
+    if not parts and "node affinity/selector" in words:
+        parts = [_selector(found)]
+    return "; ".join([*parts, f"the scheduler: {words}"]) if parts else words
+
+
+def short_of_gpus(plan: Mapping[str, Any], nodes: Sequence[Body] | None) -> str:
+    """What this cluster lacks for a plan even if nobody else used it, empty if nothing or if nodes are not known.
+
+    It may come: autoscalers add nodes for pods that wait.
+    """
+    cls, count, wanted = gpus.BY_NAME.get(str(plan.get("gpuClass"))), int(plan.get("gpuCount") or 0), plan.get("nodes")
+    if nodes is None or cls is None or count == 0:
+        return ""
+    most = max((cls.on(node) for node in nodes), default=0)
+    able = sum(cls.on(node) >= count for node in nodes)
+    if most == 0:
+        return f"no node offers {plan['resourceName']} of class {cls.name} now; a pool that grows from zero may"
+    if able == 0:
+        return (
+            f"no node of this cluster has {count} x {plan['resourceName']} of class {cls.name}, at most {most} each: "
+            f"it waits for one to be added; or make a new LTX2Training with gpu.count: {most}"
+        )
+    if able < int(wanted or 1):
+        return (
+            f"{able} of the {wanted} nodes that spec.nodes asks for exist with {count} x {plan['resourceName']} of "
+            f"class {cls.name}: it waits for more to be added; or make a new LTX2Training with nodes: {able}"
+        )
+    return ""
+
+
+def _resource(name: str, found: Unplaced) -> str:
+    """One resource that no node has enough of."""
+    plan = found.plan or {}
+    if name == plan.get("resourceName"):
+        return _gpus(found)
+    asked = _requested(found.pod, name)
+    what = f"{asked} {_WORDS.get(name, name)}" if name == "cpu" else f"{asked} of {_WORDS.get(name, name)}"
+    most = max((_allocatable(node, name) for node in found.candidates), default=None)
+    change = f"ask for less with {_REQUESTS}.{name} (it may change while spec.suspend is true)"
+    if most is not None and asked and most < quantity_value(asked):
+        there = f"{most / 2**30:.1f}Gi" if name in ("memory", "ephemeral-storage") else f"{most:g}"
+        return f"no node that would do has {what}, at most {there} for all its pods: add a larger node, or {change}"
+    return f"no node that would do has {what} free: wait until other pods have ended, or {change}"
+
+
+def _gpus(found: Unplaced) -> str:
+    plan, cls = found.plan or {}, found.gpu_class
+    count, resource = int(plan.get("gpuCount") or 1), plan.get("resourceName")
+    lacking = short_of_gpus(plan, found.nodes)
+    if lacking:
+        return lacking
+    help_ = "; or make a new LTX2Training with gpu.count: 1" if count > 1 else ""
+    if found.nodes is None or cls is None:
+        return f"no node has {count} x {resource} free{help_}"
+    offer = "1 node offers" if len(found.candidates) == 1 else f"{len(found.candidates)} nodes offer"
+    return f"{offer} {resource} but none has {count} free{help_}"
+
+
+def _selector(found: Unplaced) -> str:
+    """No node has the labels that the pod wants: those of its GPU class, or those of the user's template."""
+    plan = found.plan or {}
+    lacking = short_of_gpus({**plan, "gpuCount": 1, "nodes": 1}, found.nodes) if plan.get("resourceName") else ""
+    if lacking:
+        return lacking
+    return (
+        "no node has the labels that nodeSelector and affinity of spec.podTemplate ask for, or all that have them are "
+        "in status.avoidNodes: label a node, or change them (they may change while spec.suspend is true)"
+    )
+
+
+def _requested(pod: Body, name: str) -> str:
+    """How much the job's container asks for, empty if it is not known."""
+    for container in (pod.get("spec") or {}).get("containers") or []:
+        if container.get("name") == CONTAINER:
+            return str(((container.get("resources") or {}).get("requests") or {}).get(name) or "")
+    return ""
+
+
+def _allocatable(node: Body, name: str) -> float:
+    return quantity_value(str(((node.get("status") or {}).get("allocatable") or {}).get(name) or "0"))

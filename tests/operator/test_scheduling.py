@@ -1,0 +1,130 @@
+"""What the scheduler lacks: its words, as a 1.36 writes them, and what must be said with them."""
+
+import pytest
+
+from ltx2_operator.pods import quantity_value
+from ltx2_operator.scheduling import Unplaced, short_of_gpus, why_unplaced
+
+H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+PLAN = {"gpuClass": "h100-80g", "resourceName": "nvidia.com/gpu", "gpuCount": 2, "nodes": 1}
+NO_GPU = {"gpuClass": "cpu", "resourceName": None, "gpuCount": 0, "nodes": 1}
+TAIL = " no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+
+
+def node(gpus=8, labels=None, **allocatable):
+    return {
+        "metadata": {"labels": H100 if labels is None else labels},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": str(gpus), "memory": "65970024Ki", "cpu": "15500m", **allocatable}
+        },
+    }
+
+
+def pod(**requests):
+    named = {key.replace("_", "-"): value for key, value in requests.items()}
+    return {"spec": {"containers": [{"name": "other"}, {"name": "job", "resources": {"requests": named}}]}}
+
+
+def said(text, nodes=None, plan=PLAN, **requests):
+    return why_unplaced(Unplaced(pod(**requests), f"0/2 nodes are available: {text}.{TAIL}", nodes, plan))
+
+
+def test_gpus_that_others_hold_are_waited_for():
+    words = said("2 Insufficient nvidia.com/gpu", [node(), node()])
+    assert words == (
+        "2 nodes offer nvidia.com/gpu but none has 2 free; or make a new LTX2Training with gpu.count: 1; "
+        "the scheduler: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    )
+    one = said("2 Insufficient nvidia.com/gpu", [node(), node(labels={})], {**PLAN, "gpuCount": 1})
+    assert one.startswith("1 node offers nvidia.com/gpu but none has 1 free; the scheduler: ")
+    assert said("2 Insufficient nvidia.com/gpu").startswith("no node has 2 x nvidia.com/gpu free; or ")
+
+
+@pytest.mark.parametrize(
+    ("plan", "nodes", "words"),
+    [
+        ({"gpuCount": 16}, [node(8), node(4)], "no node of this cluster has 16 x nvidia.com/gpu of"),
+        ({"gpuCount": 16}, [node(8), node(4)], "at most 8 each: it waits for one to be added; or make a new"),
+        ({"gpuCount": 16}, [node(8), node(4)], "LTX2Training with gpu.count: 8"),
+        ({"nodes": 3}, [node(8), node(2), node(1)], "2 of the 3 nodes that spec.nodes asks for exist with 2 x"),
+        ({}, [node(labels={})], "no node offers nvidia.com/gpu of class h100-80g now; a pool that grows from zero may"),
+        ({}, [], "no node offers nvidia.com/gpu"),
+    ],
+)  # fmt: skip
+def test_gpus_that_the_cluster_does_not_have_are_told_before_and_while_waiting(plan, nodes, words):
+    """Mutations caught: counting GPUs of another class, or of nodes that are too small."""
+    assert words in short_of_gpus(PLAN | plan, nodes)
+    assert words in said("2 Insufficient nvidia.com/gpu", nodes, PLAN | plan)
+
+
+def test_nothing_is_lacking_where_the_cluster_has_it_or_is_not_known():
+    assert short_of_gpus(PLAN, [node(2)]) == short_of_gpus(PLAN, None) == short_of_gpus(NO_GPU, []) == ""
+    assert short_of_gpus({**PLAN, "nodes": 2}, [node(2), node(8)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("resource", "asked", "words"),
+    [
+        ("memory", "48Gi", "no node that would do has 48Gi of memory free: wait until other pods have ended, or"),
+        (
+            "memory",
+            "80Gi",
+            "no node that would do has 80Gi of memory, at most 62.9Gi for all its pods: add a",
+        ),
+        ("cpu", "16000m", "no node that would do has 16000m CPU, at most 15.5 for all its pods: add a larger node, or"),
+        ("cpu", "8", "no node that would do has 8 CPU free: wait until"),
+        ("ephemeral-storage", "3Gi", "has 3Gi of scratch disk (ephemeral-storage), at most 2.0Gi for all its pods"),
+        ("example.com/nic", "1", "no node that would do has 1 of example.com/nic, at most 0 for all its pods"),
+    ],
+)
+def test_a_lack_of_anything_else_is_never_called_one_of_gpus(resource, asked, words):
+    """The defect that this module replaced: two free GPUs, too little memory, and "none has 2 free"."""
+    nodes = [node(**{"ephemeral-storage": "2Gi"}), node(labels={}, memory="999Gi", cpu="99")]
+    found = said(f"1 Insufficient {resource}, 1 node(s) didn't match Pod's node affinity/selector", nodes,
+                 **{resource: asked})  # fmt: skip
+    assert words in found
+    assert "GPU" not in found and "nvidia.com/gpu" not in found and "labels" not in found
+    key = f"spec.podTemplate.spec.containers[name=job].resources.requests.{resource}"
+    assert f"ask for less with {key} (it may change while spec.suspend is true)" in found
+    assert "the scheduler: 0/2 nodes are available: 1 Insufficient" in found and "preemption" not in found
+
+
+def test_two_things_that_are_lacking_are_both_named():
+    found = said("1 Insufficient cpu, 1 Insufficient memory, 2 Insufficient nvidia.com/gpu", [node(), node()],
+                 cpu="8", memory="48Gi")  # fmt: skip
+    assert "8 CPU free" in found and "48Gi of memory free" in found and "none has 2 free" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2 node(s) had untolerated taint(s)", "spec.podTemplate.spec.tolerations"),
+        ("2 node(s) had untolerated taint {team: video}", "spec.podTemplate.spec.tolerations"),
+        ("2 node(s) were unschedulable", "kubectl uncordon"),
+        ("1 node(s) had volume node affinity conflict, 1 Insufficient memory", "the volume lies where none"),
+        ("2 node(s) exceed max volume count", "as many volumes as they may"),
+        ("2 node(s) didn't match pod anti-affinity rules", "a node of its own"),
+        ("2 Too many pods", "as many pods as they may"),
+        ("2 node(s) didn't match Pod's node affinity/selector", "nodeSelector and affinity of spec.podTemplate"),
+    ],
+)
+def test_what_else_keeps_a_pod_from_a_node_has_its_remedy(text, words):
+    found = said(text, [node(), node()], memory="1Gi")
+    assert words in found and text in found
+
+
+def test_a_class_that_no_node_is_of_is_told_where_affinity_is_all_that_is_wrong():
+    text = "2 node(s) didn't match Pod's node affinity/selector"
+    assert "no node offers nvidia.com/gpu of class h100-80g now" in said(text, [node(labels={})])
+    assert "spec.podTemplate ask for" in said(text, [node(labels={})], NO_GPU)
+
+
+def test_words_that_nobody_knows_stand_alone():
+    assert why_unplaced(Unplaced({}, "gated by example.com/gate", None, None)) == "gated by example.com/gate"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("250m", 0.25), ("8", 8), ("1Ki", 1024), ("1.5Gi", 1.5 * 2**30), ("2G", 2e9), ("x", 0), ("", 0)]
+)
+def test_quantities_are_read(text, value):
+    assert quantity_value(text) == value
