@@ -102,9 +102,11 @@ def operator(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Insta
     begun = cluster.audit_log.stat().st_size
     installed.install()
     yield installed
+    asked = requests_of(ACCOUNT, cluster.audit_log, begun)
+    assert asked, "the audit log knows nothing of the operator"
     refused = refusals(ACCOUNT, cluster.audit_log, begun, installed.taken)
     version = json.loads(cluster.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
-    rights.write_down(requests_of(ACCOUNT, cluster.audit_log, begun), version, request.session.testscollected)
+    rights.write_down(asked, version, request.session.testscollected)
     installed.uninstall()
     assert not refused, f"the operator lacks a right: {refused}"
 

@@ -172,6 +172,7 @@ def _api_server(place: Place, etcd: str) -> list[str]:
         f"--default-unreachable-toleration-seconds={TOLERATION_SECONDS}",
         f"--audit-policy-file={policy}",
         f"--audit-log-path={place.folder / 'audit.log'}",
+        "--audit-log-maxsize=100000",  # MB: never another file, in which nobody looks
     ]
 
 
