@@ -66,11 +66,10 @@ def command(cluster: Cluster, body: Body, words: Sequence[str], bar: Bar, claim:
     as pod.running.
     """
     try:
-        with (
-            pod.running(cluster, body, bar.line) as name,
-            contextlib.closing(_begin(cluster, name, words)) as pipe,
-        ):
-            yield pipe
+        with pod.running(cluster, body, bar.line) as name, _told_of_its_end(cluster, name):
+            pipe = Exec(cluster, name, pod.CONTAINER, ["ltx2-job", *words, "--workspace", WORKSPACE])
+            with contextlib.closing(pipe):
+                yield pipe
     except KeyboardInterrupt:
         text = "interrupted; the pod is gone, what has arrived whole stays: the same command goes on from there"
         raise Stopped(text) from None
@@ -87,9 +86,13 @@ def command(cluster: Cluster, body: Body, words: Sequence[str], bar: Bar, claim:
         bar.close()
 
 
-def _begin(cluster: Cluster, name: str, words: Sequence[str]) -> Exec:
+@contextlib.contextmanager
+def _told_of_its_end(cluster: Cluster, name: str) -> Iterator[None]:
+    """Where nothing more comes from a pod because it has ended, why it has."""
     try:
-        return Exec(cluster, name, pod.CONTAINER, ["ltx2-job", *words, "--workspace", WORKSPACE])
+        yield
+    except OtherVersionError:
+        raise
     except UnavailableError:
         pod.check_alive(cluster, name)
         raise
