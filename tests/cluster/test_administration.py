@@ -123,6 +123,20 @@ def test_a_namespace_of_the_list_that_is_deleted_stops_no_other(
             seen(operator, "fox", gone)
 
 
+def test_without_the_rights_that_may_be_refused_it_asks_for_neither(operator: Installed, restricted: str) -> None:
+    """Without nodes the class auto is refused by name; without Secrets a missing one is left to the pods."""
+    with operator.upgraded({"rbac": {"nodeReader": False, "secretReader": False}}):
+        for verb, what in (("list", "nodes"), ("get", "secrets")):
+            may = operator.kubectl.run("auth", "can-i", verb, what, "-n", restricted, f"--as={ACCOUNT}")
+            assert may.stdout.strip() == "no", "a request would be refused, and fail the session"
+        make(operator, "auto", restricted, gpu={"class": "auto"}, config={"max_train_steps": 5})
+        said = operator.condition("auto", restricted, "Accepted", status="False")["message"]
+        assert said.startswith("spec.gpu.class: auto") and "install with rbac.nodeReader" in said, said
+        token = {"hubToken": {"name": "nowhere"}}
+        make(operator, "token", restricted, suspend=True, secrets=token, config={"max_train_steps": 5})
+        operator.condition("token", restricted, "Accepted")
+
+
 def holder(operator: Installed) -> str:
     """The pod that works."""
     found = operator.get("lease", DEPLOYMENT, NAMESPACE)["spec"].get("holderIdentity") or ""

@@ -268,6 +268,27 @@ def test_watched_namespaces_are_all_that_is_seen(release: Release) -> None:
     assert rights(release, account, "ml") == everybody
 
 
+def test_the_right_to_finalizers_lets_children_hold_their_owner(release: Release) -> None:
+    """No request of its own ever uses it: the API server asks for it when a child is made."""
+    release.install()
+    release.kubectl("create", "-f", "-", manifest=training("fox"))
+    uid = release.kubectl.get("ltx2training", "fox")["metadata"]["uid"]
+    owner = {"apiVersion": API_VERSION, "kind": KIND, "name": "fox", "uid": uid, "blockOwnerDeletion": True}
+    child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child", "ownerReferences": [owner]}}
+    account = f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}"
+    send = ("create", "--dry-run=server", "-n", "default", "-f", "-", account)
+    release.kubectl(*send, manifest=child)
+    role = release.kubectl.get("clusterrole", RELEASE)
+    role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["ltx2trainings/finalizers"]]
+    release.kubectl("replace", "-f", "-", manifest=role)
+    refused = ""
+    for _ in range(100):  # a role comes into force within seconds
+        refused = release.kubectl.run(*send, manifest=child).stderr
+        if refused:
+            break
+    assert "cannot set blockOwnerDeletion" in refused
+
+
 def test_people_with_edit_make_trainings_and_people_with_view_look(release: Release) -> None:
     """Aggregation is a controller's work: it is seen on the cluster's own roles."""
     release.install()
