@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from ltx2_job.workspace import RunFolder, Workspace
 
 if TYPE_CHECKING:
     from ltx2_job.stage import Stage
+
+
+_END = "LTX2JOB_END"  # the file in which a worker tells its launcher how it ended: rank 0 alone writes to the volume
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,19 @@ def supervise(order: Order, arguments: Sequence[str], environ: Mapping[str, str]
         return error.exit_code
     command = [sys.executable, "-m", "ltx2_job.cli", *arguments, WORKER_FLAG]
     before = _told(order)
-    code = Launcher(command, layout.environments(environ), grace, other_nodes=layout.nodes > 1).run()
+    with tempfile.TemporaryDirectory(prefix="ltx2-job-") as folder:
+        ends = [Path(folder) / str(local) for local in range(layout.processes)]
+        pairs = zip(layout.environments(environ), ends, strict=True)
+        environments = [{**environment, _END: str(end)} for environment, end in pairs]
+        code = Launcher(command, environments, grace, other_nodes=layout.nodes > 1).run()
+        known = {page["code"]: str(page["message"]) for page in map(_read, reversed(ends)) if "code" in page}
     told = _told(order)
     if code == exitcodes.STOPPED_UNSAVED and told != before and told.get("exitCode") == exitcodes.STOPPED:
         code = exitcodes.STOPPED  # killed (a second Ctrl-C, the end of the grace period) when all was on disk already
-    meaning = exitcodes.lookup(code).meaning
-    if _last_word(order, code, meaning, environ, main_node=layout.node == 0) and code != exitcodes.OK:
-        print(f"error: {meaning}", file=sys.stderr)  # the workers could not say so themselves
+    message = known.get(code) or exitcodes.lookup(code).meaning
+    written = _last_word(order, code, message, environ, main_node=layout.node == 0)
+    if written and code not in (exitcodes.OK, *known):
+        print(f"error: {message}", file=sys.stderr)  # the workers could not say so themselves
     return code
 
 
@@ -83,6 +93,8 @@ def work(order: Order, run_stage: "Callable[[Stage], None]", environ: Mapping[st
     first = environ.get("RANK", "0") == "0"
     if end.code != exitcodes.OK and (first or end.code != exitcodes.STOPPED):  # all ranks stop alike: one says it
         print(f"{'stopped' if end.code == exitcodes.STOPPED else 'error'}: {end.message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, KeyError):
+        Path(environ[_END]).write_text(json.dumps({"code": end.code, "message": end.message}), encoding="utf-8")
     with contextlib.suppress(OSError):  # a full volume has its code already; the launcher tries the last word again
         if stage is not None:
             stage.reporter.close(end.code, end.message)

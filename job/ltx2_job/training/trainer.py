@@ -33,8 +33,8 @@ from ltx2_job.training.processes import Processes, join
 from ltx2_job.training.schedules import Schedule
 from ltx2_job.training.step import Step
 
-# How libraries that allocate beside torch say that the GPU's memory is exhausted.
-_EXHAUSTED = ("CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED")
+# How libraries that allocate beside torch say that the device's memory is exhausted, and torch where that is the CPU's.
+_EXHAUSTED = ("CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
 
 
 def run_training(stage: Stage, validate: Validate | None = None) -> None:
@@ -182,7 +182,8 @@ def _out_of_memory_named(stage: Stage) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _EXHAUSTED)):
             raise
         detail = str(error).splitlines()[0]
+        memory = "memory" if stage.plan.device == "cpu" else "GPU memory"
         raise GPUOutOfMemoryError(
-            f"GPU memory exhausted under memory plan {stage.plan.memory}: {detail}; a plan with a smaller keep:<n>, a "
+            f"{memory} exhausted under memory plan {stage.plan.memory}: {detail}; a plan with a smaller keep:<n>, a "
             "smaller resolution or fewer frames needs less"
         ) from error
