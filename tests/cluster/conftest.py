@@ -12,11 +12,13 @@ import pytest
 from clips import demo_clips
 from cluster import rights
 from cluster import stand_in as stand_in_image
-from cluster.harness import alone, build_images
+from cluster.harness import alone, build_images, simulated
 from cluster.harness import cluster as clusters
 from cluster.harness.binaries import Missing
 from cluster.harness.client import Kubectl, api_client
 from cluster.harness.cluster import Cluster
+from cluster.harness.devices import NVIDIA
+from cluster.harness.simulated import Simulated
 from cluster.installed import ACCOUNT, IMAGES, Installed, pod_namespace, refusals, requests_of
 from cluster.required import missing
 from cluster.volumes import Volume, make_volume
@@ -56,6 +58,21 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 def fresh_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlaneHandle]:
     """Another one, with nothing in it: for tests that install what belongs to the whole cluster."""
     yield from _control_plane(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(scope="module")
+def simulated_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
+    """A control plane with one simulated node of eight H100: pods run and end, nothing is executed."""
+    try:
+        made = simulated.bring_up(tmp_path_factory.mktemp("simulated"))
+    except Missing as why:
+        missing(why)
+        raise
+    try:
+        made.add_nodes(["gpu-1"], *NVIDIA)
+        yield made
+    finally:
+        made.end()
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ class Controller:
         closed: Callable[[str], bool] = lambda namespace: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self.looked: Callable[[Key], None] = lambda key: None  # told of each look, when it is over
         self._trainings, self._watcher, self._writer, self._teller = trainings, watcher, writer, teller
         self._queue, self._settings, self._metrics, self._now = queue, settings, metrics, now
         self._closed = closed  # whether a namespace cannot be read: what is known of it is old
@@ -64,6 +65,7 @@ class Controller:
                 return
             finally:
                 self._queue.done(key)
+            self.looked(key)
 
     def handle(self, key: Key) -> None:
         """One look, whatever comes of it. Raises LeaseLost and nothing else."""

@@ -16,6 +16,7 @@ from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import Api, own_name
 from ltx2_operator.runtime.controller import Controller
 from ltx2_operator.runtime.departed import Departed
+from ltx2_operator.runtime.first_pass import FirstPass
 from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS, Kind
 from ltx2_operator.runtime.lease import Lease, LeaseLost
 from ltx2_operator.runtime.observing import Watcher
@@ -126,7 +127,9 @@ class Process:
         self.metrics.leads(True)
         log.info("leads, with %d workers", self.installation.workers)
         self.pages.start()
-        for key in self.trainings.names():
+        keys = self.trainings.names()
+        self.controller.looked = FirstPass(keys).looked
+        for key in keys:
             self.queue.add(key)
         workers = [
             threading.Thread(target=self.controller.work, args=(self._lost,), name=f"worker {number}", daemon=True)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import alone, binaries, cluster
+from . import alone, binaries, cluster, simulated
 
 
 def main() -> int:
@@ -16,7 +16,11 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("control-plane", help="API server and controllers without nodes, until Ctrl-C")
     for command, text in (
-        ("up", "a cluster with two nodes, from an empty etcd; one of the name that runs is left as it is"),
+        (
+            "up",
+            "a cluster with two nodes, from an empty etcd; one of the name that runs is left as it is; where "
+            "nodes cannot run (no root, no containerd) they are simulated",
+        ),
         ("down", "end it and remove what it left"),
         ("status", "whether it runs, and how to reach it"),
         ("load", "give both nodes images of podman's storage"),
@@ -37,19 +41,33 @@ def main() -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
-    running = cluster.find(arguments.name)
-    if running is None:
-        cluster.up(arguments.name)
+    if cluster.find(arguments.name) is None and simulated.find(arguments.name) is None:
+        try:
+            cluster.check_machine()
+        except binaries.Missing as why:
+            print(f"{arguments.name}: {why}; its nodes are simulated instead: pods run and end, nothing is executed")
+            simulated.up(arguments.name)
+        else:
+            cluster.up(arguments.name)
         print(f"{arguments.name}: up in {time.monotonic() - began:.0f} s")
     return _status(arguments)
 
 
 def _down(arguments: argparse.Namespace) -> int:
     cluster.down(arguments.name)
+    simulated.down(arguments.name)
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    pretending = simulated.find(arguments.name)
+    if pretending is not None:
+        print(pretending.kubectl("get", "nodes"))
+        print("simulated nodes (no containers): what pods do, by their annotations, is told in", simulated.STAGES)
+        print(f"export KUBECONFIG={pretending.kubeconfig}")
+        print(f"{binaries.kube()} kubectl get pods -A")
+        print(f"logs: {pretending.folder / 'logs'}   audit log: {pretending.audit_log}")
+        return 0
     running = cluster.find(arguments.name)
     if running is None:
         print(f"{arguments.name}: not running; its logs, if any: {cluster.folder_of(arguments.name) / 'logs'}")

@@ -54,7 +54,16 @@ def box() -> Path:
     return _built("box")
 
 
-def _built(name: str, linker_flags: str = "") -> Path:
+def kwok() -> Path:
+    """KWOK, which plays nodes and pods that are not there.
+
+    Raises:
+        Missing: as `kube`.
+    """
+    return _built("kwok", package="sigs.k8s.io/kwok/cmd/kwok")
+
+
+def _built(name: str, linker_flags: str = "", package: str = ".") -> Path:
     source = MODULES / name
     flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", f"-s -w {linker_flags}".strip()]
     digest = hashlib.sha256(" ".join(flags).encode())
@@ -66,13 +75,13 @@ def _built(name: str, linker_flags: str = "") -> Path:
         with (program.parent / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one process builds, the others wait and find it
             if not program.exists():
-                _build(source, flags, program)
+                _build(source, flags, program, package)
     return program
 
 
-def _build(source: Path, flags: list[str], program: Path) -> None:
+def _build(source: Path, flags: list[str], program: Path, package: str) -> None:
     temporary = program.with_suffix(f".{os.getpid()}")
-    command = [_go(), "build", *flags, "-o", str(temporary), "."]
+    command = [_go(), "build", *flags, "-o", str(temporary), package]
     # The same CGO_ENABLED on every build: otherwise all of Kubernetes is compiled a second time.
     environment = {**os.environ, "CGO_ENABLED": "0"}
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)

@@ -46,6 +46,8 @@ class Place:
     scheduler_port: int
     # Starts a command with this log: in a namespace, or bound to the life of a parent.
     launch: Callable[[str, list[str], Path], Process] = start
+    # Whether the audit log holds what is written to trainings, too: many times the size.
+    audit_bodies: bool = True
 
     @property
     def pki(self) -> Path:
@@ -135,6 +137,7 @@ def _start_parts(plane: ControlPlane, answers: Callable[[str], bool], scheduler:
 def _etcd(place: Place, clients: str, peers: str) -> list[str]:
     return [
         f"--data-dir={place.folder / 'etcd'}",
+        f"--quota-backend-bytes={8 * 2**30}",
         "--unsafe-no-fsync",  # the data are thrown away: a crash of the machine may lose them
         f"--listen-client-urls={clients}",
         f"--advertise-client-urls={clients}",
@@ -147,7 +150,8 @@ def _etcd(place: Place, clients: str, peers: str) -> list[str]:
 
 def _api_server(place: Place, etcd: str) -> list[str]:
     policy = place.folder / "audit-policy.json"
-    policy.write_text(json.dumps(_AUDIT_POLICY))
+    rules = _AUDIT_POLICY["rules"] if place.audit_bodies else [{"level": "Metadata"}]
+    policy.write_text(json.dumps({**_AUDIT_POLICY, "rules": rules}))
     loopback = place.address.startswith("127.")
     return [
         f"--etcd-servers={etcd}",
@@ -184,6 +188,9 @@ def _component(plane: ControlPlane, user: str, port: int) -> list[str]:
         f"--secure-port={port}",
         f"--cert-dir={plane.place.pki / user}",
         "--leader-elect=false",
+        # Tests bring in a minute what a cluster sees in a day.
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
     ]
 
 

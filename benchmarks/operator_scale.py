@@ -1,0 +1,218 @@
+"""What thousands of trainings cost the operator: `python benchmarks/operator_scale.py` (as root, about an hour).
+
+A control plane with simulated nodes (tests/cluster/harness/simulated.py), the chart's objects, 5,000 LTX2Trainings of
+which 2,000 have a running Job whose pod answers with a progress page, the others have finished. The operator is a
+process of its own with one processor and 512 MiB (a control group), under the chart's service account and settings.
+
+- first pass, three times: from the start of the process until it has looked at every training
+- reaction, while all runs make steps: from a Job's end to the write of the training's status; requests per change, from
+  the API server's audit log. Half of the pods succeed, half fail and get another attempt
+- idle: all runs stand still; what is written then, and what it costs
+
+`--trainings 200 --running 80 --idle 30` is a quick look. Writes operator_scale.json, .log and .md into --results.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import scale_parts as parts
+from scale_parts import Limits, Operator, World
+
+ROOT = Path(__file__).resolve().parents[1]
+GOAL_SECONDS, GOAL_MIB = 5.0, 200.0
+LOOKED = "has looked at all"
+SETTLE = 90.0  # seconds from the last step of a run until its last numbers are written
+FASTER = {"workers": 16, "api": {"requestsPerSecond": 1000.0, "burst": 1000, "timeoutSeconds": 60}}
+
+
+class Log:
+    """What is printed and kept."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._began = file, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        line = f"{time.monotonic() - self._began:7.1f} s  load {os.getloadavg()[0]:5.2f}  {text}"
+        print(line, flush=True)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def fill(world: World, arguments: argparse.Namespace, log: Log) -> None:
+    """Create the trainings and let an operator without limits bring them to where they shall be."""
+    world.create(arguments.trainings, arguments.running)
+    log(f"{arguments.trainings} trainings are created")
+    operator = Operator(world, "filling", None, **FASTER)
+    wanted = {"Running": arguments.running, "Succeeded": arguments.trainings - arguments.running}
+    while (states := world.states()) != {key: count for key, count in wanted.items() if count}:
+        log(f"filling: {dict(states)}")
+        if operator.process.poll() is not None:
+            sys.exit(f"the operator ended: {operator.log.read_text()[-2000:]}")
+        time.sleep(5 if arguments.trainings > 500 else 1)
+    operator.end()
+    log(f"filled: {dict(states)}")
+
+
+def first_pass(world: World, label: str, limits: Limits, log: Log) -> tuple[dict[str, Any], Operator]:
+    """Start an operator and see how long it takes until it has looked at everything."""
+    operator = Operator(world, label, limits)
+    seconds = operator.seconds_until(LOOKED, 300)
+    figures = {
+        "seconds": seconds, "leads_after": operator.seconds_until("leads, with", 1), "processor": operator.processor(),
+        "mib": operator.memory(),
+    }  # fmt: skip
+    log(f"{label}: first pass {json.dumps(figures)}")
+    return figures, operator
+
+
+def react(world: World, arguments: argparse.Namespace, operator: Operator, log: Log) -> dict[str, Any]:
+    """Let pods end, one after the other, while every run makes steps."""
+    world.tell_pages("move")
+    time.sleep(arguments.warm)
+    audit, numbers = world.plane.audit_log, parts.chosen(arguments.running, arguments.changes)
+    since, computed, begun = audit.stat().st_size, operator.processor(), time.monotonic()
+    for place, number in enumerate(numbers):
+        world.end_pod(number, 0 if place % 2 == 0 else 75)
+        time.sleep(arguments.pause)
+    time.sleep(20)
+    busy = (operator.processor() - computed) / (time.monotonic() - begun)
+    found = parts.requests(audit, since)
+    result: dict[str, Any] = {"processors": round(busy, 3), "mib": operator.memory()}
+    for name, first in (("succeeds", 0), ("fails and is tried again", 1)):
+        seen = [parts.reaction(found, number, 8.0) for number in numbers[first::2]]
+        known = [one for one in seen if one is not None]
+        result[name] = {
+            "changes": len(seen), "unanswered": len(seen) - len(known),
+            **{key: parts.spread([one[key] for one in known]) for key in ("seconds", "stored", "requests") if known},
+        }  # fmt: skip
+        log(f"reaction, {name}: {json.dumps(result[name])}")
+    log(f"while all runs make steps: {result['processors']} of a processor, {json.dumps(parts.writes(found))}")
+    return result
+
+
+def idle(world: World, arguments: argparse.Namespace, operator: Operator, log: Log) -> dict[str, Any]:
+    """Let every run stand still and see what is written."""
+    world.tell_pages("rest")
+    time.sleep(arguments.settle)
+    since, computed, begun = world.plane.audit_log.stat().st_size, operator.processor(), time.monotonic()
+    time.sleep(arguments.idle)
+    busy = (operator.processor() - computed) / (time.monotonic() - begun)
+    found = [one for one in parts.requests(world.plane.audit_log, since) if one.user == parts.ACCOUNT]
+    result = {
+        "seconds": arguments.idle, "writes": dict(parts.writes(found)), "processors": round(busy, 3),
+        "lease_renewals": sum(one.what == "leases" and one.verb == "update" for one in found),
+        "reads": dict(parts.Counter(f"{one.verb} {one.what}" for one in found if one.verb in ("get", "list", "watch"))),
+        "mib": operator.memory(),
+    }  # fmt: skip
+    log(f"idle: {json.dumps(result)}")
+    return result
+
+
+def measure(arguments: argparse.Namespace, log: Log) -> dict[str, Any]:
+    """All of it; returns the figures."""
+    result: dict[str, Any] = {
+        "trainings": arguments.trainings, "running": arguments.running, "cores": os.cpu_count(),
+        "python": platform.python_version(), "load": [round(os.getloadavg()[0], 2)], "first_pass": [],
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="operator-scale-") as folder:
+        limits = Limits()
+        try:
+            with World.open(Path(folder), arguments.running) as world:
+                log("the control plane is up")
+                fill(world, arguments, log)
+                operator: Operator | None = None
+                for run in range(arguments.runs):
+                    if operator is not None:
+                        operator.end()
+                    result["load"].append(round(os.getloadavg()[0], 2))
+                    figures, operator = first_pass(world, f"run-{run + 1}", limits, log)
+                    result["first_pass"].append(figures)
+                assert operator is not None, "--runs must be 1 or more"
+                result["reaction"] = react(world, arguments, operator, log)
+                result["load"].append(round(os.getloadavg()[0], 2))
+                result["idle"] = idle(world, arguments, operator, log)
+                operator.end()
+        finally:
+            limits.remove()
+    return result
+
+
+def table(result: dict[str, Any], command: str) -> str:
+    """The figures for people."""
+    passes, reaction, rest = result["first_pass"], result["reaction"], result["idle"]
+    seconds, memory = [one["seconds"] for one in passes], [one["mib"]["most"] for one in passes]
+    rows = [
+        (
+            "first pass, s from the start of the process",
+            f"{min(seconds)} ({', '.join(map(str, seconds))})",
+            GOAL_SECONDS,
+        ),
+        (
+            "of that, until the caches are full and it leads, s",
+            ", ".join(str(one["leads_after"]) for one in passes),
+            "-",
+        ),
+        ("processor time of it, s", ", ".join(str(one["processor"]) for one in passes), "-"),
+        ("resident at the most, MiB", f"{min(memory)} ({', '.join(map(str, memory))})", GOAL_MIB),
+    ]
+    for name, found in reaction.items():
+        if isinstance(found, dict) and "seconds" in found:
+            for key, text in (("seconds", "Job's end to status write, s"), ("requests", "requests")):
+                figures = found[key]
+                words = f"median {figures['median']}, p95 {figures['p95']} ({found['changes']} changes)"
+                rows.append((f"a pod {name}: {text}", words, "-"))
+    rows += [
+        ("processor while all runs make steps", f"{reaction['processors']:.0%} of one", "-"),
+        (f"writes in {rest['seconds']} s in which nothing changes", json.dumps(rest["writes"]), "none"),
+        ("processor meanwhile", f"{rest['processors']:.0%} of one", "-"),
+        ("resident at the end, MiB", str(rest["mib"]["now"]), "-"),
+    ]
+    loads = f"load average {min(result['load'])} to {max(result['load'])}"
+    head = (
+        f"# What {result['trainings']:,} trainings cost the operator\n\n`{command}`: {result['running']:,} of them "
+        "run; "
+        f"the operator has one processor and 512 MiB. {result['cores']} cores for it, the control plane and the "
+        f"simulated nodes, Python {result['python']}, {loads}. Of several runs the best one comes first.\n\n"
+    )
+    lines = ["| figure | measured | goal |", "|---|---|---|", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+    return head + "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trainings", type=int, default=5000)
+    parser.add_argument("--running", type=int, default=2000, help="of them, with a running Job")
+    parser.add_argument("--runs", type=int, default=3, help="how often the first pass is measured")
+    parser.add_argument("--changes", type=int, default=100, help="pods that are made to end")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two of them")
+    parser.add_argument("--warm", type=float, default=60.0, help="seconds of steps before the first of them")
+    parser.add_argument("--settle", type=float, default=SETTLE, help="seconds from the last step to the idle time")
+    parser.add_argument("--idle", type=float, default=600.0, help="seconds in which nothing changes")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("operator_scale: needs root for the control group that limits the operator")
+    arguments.changes = min(arguments.changes, arguments.running)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    with (arguments.results / "operator_scale.log").open("w") as file:
+        result = measure(arguments, Log(file))
+    (arguments.results / "operator_scale.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = table(result, " ".join(["python benchmarks/operator_scale.py", *sys.argv[1:]]))
+    (arguments.results / "operator_scale.md").write_text(text)
+    print(text)
+    fast = statistics.median(one["seconds"] for one in result["first_pass"]) <= GOAL_SECONDS
+    small = statistics.median(one["mib"]["most"] for one in result["first_pass"]) <= GOAL_MIB
+    return 0 if fast and small and not result["idle"]["writes"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
