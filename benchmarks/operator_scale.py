@@ -54,8 +54,8 @@ def fill(world: World, arguments: argparse.Namespace, log: Log) -> None:
     wanted = {"Running": arguments.running, "Succeeded": arguments.trainings - arguments.running}
     while (states := world.states()) != {key: count for key, count in wanted.items() if count}:
         log(f"filling: {dict(states)}")
-        if operator.process.poll() is not None:
-            sys.exit(f"the operator ended: {operator.log.read_text()[-2000:]}")
+        if operator.process.poll() is not None or states["Rejected"] or states["Failed"]:
+            sys.exit(f"the operator has ended, or refuses trainings: {operator.log.read_text()[-2000:]}")
         time.sleep(5 if arguments.trainings > 500 else 1)
     operator.end()
     log(f"filled: {dict(states)}")
@@ -82,7 +82,7 @@ def react(world: World, arguments: argparse.Namespace, operator: Operator, log: 
     for place, number in enumerate(numbers):
         world.end_pod(number, 0 if place % 2 == 0 else 75)
         time.sleep(arguments.pause)
-    time.sleep(20)
+    time.sleep(arguments.after)
     busy = (operator.processor() - computed) / (time.monotonic() - begun)
     found = parts.requests(audit, since)
     result: dict[str, Any] = {"processors": round(busy, 3), "mib": operator.memory()}
@@ -195,6 +195,7 @@ def main() -> int:
     parser.add_argument("--changes", type=int, default=100, help="pods that are made to end")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two of them")
     parser.add_argument("--warm", type=float, default=60.0, help="seconds of steps before the first of them")
+    parser.add_argument("--after", type=float, default=20.0, help="seconds after the last of them")
     parser.add_argument("--settle", type=float, default=SETTLE, help="seconds from the last step to the idle time")
     parser.add_argument("--idle", type=float, default=600.0, help="seconds in which nothing changes")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")

@@ -3,7 +3,6 @@
 Everything here changes a draft that belongs to one reconcile; nothing is written anywhere.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -73,6 +72,15 @@ class DeleteTraining:
 AnyAction = Create | DryRunJob | Delete | DeleteTraining
 
 
+def copied(value: Any) -> Any:
+    """A copy of JSON's values, containers and all: a fraction of the time that copy.deepcopy takes."""
+    if isinstance(value, dict):
+        return {key: copied(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [copied(one) for one in value]
+    return value
+
+
 @dataclass
 class Draft:
     """One reconcile under way: the object as it was read, the status to be, and what shall be done."""
@@ -88,7 +96,7 @@ class Draft:
     @classmethod
     def begin(cls, obj: Mapping[str, Any], training: LTX2Training, now: datetime) -> "Draft":
         """A draft that starts from what is stored."""
-        status = copy.deepcopy(dict(obj.get("status") or {}))
+        status: dict[str, Any] = copied(obj.get("status") or {})
         for key, value in {"attempt": 0, "execution": 0, "failures": 0, "uncounted": 0, "waits": 0}.items():
             status.setdefault(key, value)
         status.setdefault("rung", {})

@@ -146,6 +146,8 @@ class LocalRun:
                 (self.jobs.delete_job if action.kind == "Job" else self.jobs.delete_pod)(action.name)
         for event in outcome.events:
             self.tell(event)
+        if self.jobs.processes:  # the page is read in a look
+            return min(READ_EVERY, READ_EVERY if outcome.requeue_after is None else outcome.requeue_after)
         return outcome.requeue_after
 
     def _tried(self, body: Mapping[str, Any]) -> DryRun:

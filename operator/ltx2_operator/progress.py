@@ -122,22 +122,27 @@ def absorb(draft: Draft, page: Mapping[str, Any] | None) -> None:
 
     A page of another object or another attempt is ignored, as one that could not be read.
     """
-    draft.again_in(READ_EVERY)
     status = draft.status
     old = status.get("progress") or {}
     if page is None or page["uid"] != draft.training.metadata.uid or page["attempt"] != status["attempt"]:
         read = old.get("time")
-        if read is None or (draft.now - moment(read)).total_seconds() > LOST_AFTER:
+        silent = LOST_AFTER if read is None else (draft.now - moment(read)).total_seconds()
+        if silent >= LOST_AFTER:
             draft.condition("Progressing", UNKNOWN, "Unknown", "the progress page cannot be read; the run goes on")
+        else:
+            draft.again_in(LOST_AFTER - silent)
         return
     text, doing = _text(page), "" if page["state"] == "training" else page["state"]
     known = get_condition(status["conditions"], "Progressing") or {}
     told = known.get("message") if known.get("reason") == "Stepping" else ""
     moved = text != status.get("progressText") or old.get("time") is None or told != doing
     window = max(STALL_LEAST, 10 * (page["secondsPerStep"] or 0.0))
+    still = 0.0 if moved else (draft.now - moment(old["time"])).total_seconds()
+    if not doing and still < window:
+        draft.again_in(window - still)
     if moved or doing:
         draft.condition("Progressing", TRUE, "Stepping", doing)
-    elif (draft.now - moment(old["time"])).total_seconds() > window:
+    elif still >= window:
         draft.condition("Progressing", FALSE, "Stalled", f"no step since {old['time']}, longer than {window:.0f} s")
     elif known.get("reason") == "Unknown":
         draft.condition("Progressing", TRUE, "Stepping", "")

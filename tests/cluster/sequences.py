@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_operator.classify import classify, is_alive
-from ltx2_operator.runtime.kinds import JOBS, PODS
+from ltx2_operator.runtime.kinds import PODS
 
 from .recording import Recorder
 
@@ -74,7 +74,8 @@ def _versions(recorder: Recorder, training: str, stage: str) -> list[tuple[Any, 
 def _trimmed(one: Mapping[str, Any]) -> dict[str, Any]:
     """What the operator keeps of an object, without what differs from one cluster to the next."""
     body: dict[str, Any] = json.loads(json.dumps(one))
-    (JOBS if one["kind"] == "Job" else PODS).trim(body)
+    if one["kind"] == "Pod":
+        body["spec"] = PODS.kept(body)["spec"]
     body["metadata"] = {key: body["metadata"][key] for key in _METADATA if key in body["metadata"]}
     labels = body["metadata"]["labels"]
     body["metadata"]["labels"] = {key: labels[key] for key in labels if key.startswith("ltx2.dev/")}

@@ -20,7 +20,7 @@ from .operators import Operator, await_owners, token_of
 
 pytestmark = pytest.mark.cluster
 
-ASK = "simulated.ltx2.dev/"
+ASK = "simulated.test/"
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -128,9 +128,18 @@ def test_a_pod_that_fits_nowhere_waits_and_says_why(
     big = training("whale")
     big["spec"]["gpu"] = {"class": "mi300x"}
     simulated_nodes.kubectl("apply", "-n", "ml", "-f", "-", manifest=big)
+    chosen = "ltx2.dev/training=whale"
+    until(
+        lambda: [one for one in installed.objects("pods", "ml", chosen) if _unscheduled(one)], "a pod in no place", 60
+    )
     until(lambda: status(simulated_nodes, "whale").get("state") == "Waiting", "a training that waits", 60)
-    pods = installed.objects("pods", "ml", "ltx2.dev/training=whale")
-    assert {one["status"]["phase"] for one in pods} == {"Pending"}
+    pods = [one for one in installed.objects("pods", "ml", chosen) if one["status"]["phase"] == "Running"]
+    assert pods == []
+
+
+def _unscheduled(pod: dict[str, Any]) -> bool:
+    found = {one["type"]: one for one in pod["status"].get("conditions") or []}
+    return str(found.get("PodScheduled", {}).get("reason")) == "Unschedulable"
 
 
 def test_one_that_outlives_its_command_is_found_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

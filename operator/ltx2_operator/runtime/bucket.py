@@ -19,13 +19,26 @@ class TokenBucket:
         self._tokens, self._at = float(burst), clock()
         self._lock = threading.Lock()
 
+    def spare(self) -> bool:
+        """Take a token if one is there now; says whether."""
+        with self._lock:
+            self._fill()
+            if self._tokens < 1.0:
+                return False
+            self._tokens -= 1.0
+            return True
+
     def take(self) -> float:
         """Wait for a token; returns the seconds that were waited."""
         with self._lock:
-            now = self._clock()
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1.0
-            self._at = now
+            self._fill()
+            self._tokens -= 1.0
             wait = max(0.0, -self._tokens / self._rate)  # a negative count is the queue of those who wait already
         if wait:
             self._sleep(wait)
         return wait
+
+    def _fill(self) -> None:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now

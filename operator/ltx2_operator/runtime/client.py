@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -17,9 +17,11 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import load_incluster_config, load_kube_config
 
 from ltx2_job.errors import ConfigError, Problem
+from ltx2_operator.runtime import shapes
 from ltx2_operator.runtime.bucket import TokenBucket
 
 Body = dict[str, Any]
+Found = TypeVar("Found")
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -82,6 +84,15 @@ class Api:
         """Read one object or a list. Raises ApiError."""
         return self.request("GET", path, query, accept=accept).body
 
+    def list(self, path: str, query: Mapping[str, Any], shape: Any) -> tuple[list[Body], Body]:
+        """Objects of one page of a list, each reduced to its shape (shapes.py), and the page's metadata.
+
+        Raises ApiError.
+        """
+        self._bucket.take()
+        response = self._send("GET", path, query, None, "", "application/json", self._timeout, "GET")
+        return _read(shapes.read_list, self._data(response), shape)
+
     def request(
         self,
         method: str,
@@ -98,19 +109,12 @@ class Api:
         if limited:
             self._bucket.take()
         response = self._send(method, path, query, body, content, accept, timeout or self._timeout, method)
-        try:
-            data = response.data
-        except urllib3.exceptions.HTTPError as error:
-            raise ApiError(0, "Unreachable", f"{self.host}: {error}") from None
-        finally:
-            response.release_conn()
-        if response.status >= 400:
-            raise _error(response.status, data)
+        data = self._data(response)
         warnings = [text for line in response.headers.getlist("Warning") for text in _WARNING.findall(line)]
         return Answer(_json(data), tuple(text.replace('\\"', '"').replace("\\\\", "\\") for text in warnings))
 
-    def watch(self, path: str, query: Mapping[str, Any], silence: float) -> Iterator[Body]:
-        """The events of a watch until the server ends it. Never rate-limited.
+    def watch(self, path: str, query: Mapping[str, Any], silence: float, shape: Any) -> Iterator[tuple[str, Body]]:
+        """The events of a watch, as (kind, object in its shape), until the server ends it. Never rate-limited.
 
         silence: seconds without a byte after which the connection counts as dead. Raises ApiError.
         """
@@ -122,15 +126,26 @@ class Api:
             while chunk := response.read1(2**16):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    event = _json(line)
-                    if event.get("type") == "ERROR":
-                        status = event.get("object") or {}
-                        raise _error(int(status.get("code") or 500), json.dumps(status).encode())
-                    yield event
+                    kind, body = _read(shapes.read_event, line, shape)
+                    if kind == "ERROR":
+                        raise _error(int(body.get("code") or 500), json.dumps(body).encode())
+                    yield kind, body
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{self.host}: {error}") from None
         finally:
             response.close()
+
+    def _data(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """The whole answer. Raises ApiError where it is a refusal."""
+        try:
+            data = response.data
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(0, "Unreachable", f"{self.host}: {error}") from None
+        finally:
+            response.release_conn()
+        if response.status >= 400:
+            raise _error(response.status, data)
+        return data
 
     def _send(
         self, method: str, path: str, query: Any, body: Any, content: str, accept: str, timeout: float, verb: str
@@ -156,6 +171,13 @@ class Api:
             raise ApiError(0, "Unreachable", f"{self.host} is not reachable: {error}") from None
         self._counted(verb, response.status)
         return response
+
+
+def _read(read: Callable[[bytes, Any], Found], data: bytes, shape: Any) -> Found:
+    try:
+        return read(data, shape)
+    except ValueError as error:
+        raise ApiError(0, "NoJson", f"the API server's answer cannot be read: {error}: {data[:80]!r}") from None
 
 
 def _json(data: bytes) -> Body:

@@ -116,7 +116,8 @@ class Controller:
         again = outcome.requeue_after
         if again == 0 and not written:
             again = 1.0
-        return _earliest(again, waits, _pending_again(outcome.status, observed, now))
+        held = self._writer.held_back(str(obj["metadata"]["uid"]))
+        return _earliest(again, waits, held, _pending_again(outcome.status, observed, now))
 
     def _act(self, obj: Mapping[str, Any], outcome: Outcome) -> float | None:
         """Do what was decided, in order, as far as it can be done; seconds until what could not is tried again."""

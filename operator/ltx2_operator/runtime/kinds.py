@@ -1,43 +1,16 @@
 """The resources that the operator reads and writes, and their paths; docs/architecture.md lists the rights it needs.
 
-Fields that nobody looks at are dropped before an object is kept: they are most of its size.
+shapes.py says what is kept of those that are watched.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ltx2_operator.fields import GROUP, PLURAL, VERSION
 from ltx2_operator.pods import TRAINING_LABEL
+from ltx2_operator.runtime import shapes
 
 Body = dict[str, Any]
-
-
-def _plain(body: Body) -> None:
-    body.get("metadata", {}).pop("managedFields", None)
-
-
-def _pod(body: Body) -> None:
-    """Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers."""
-    _plain(body)
-    spec = body.get("spec") or {}
-    body["spec"] = {key: spec[key] for key in ("nodeName", "terminationGracePeriodSeconds") if key in spec}
-    limited = [{key: one[key] for key in ("name", "resources") if key in one} for one in spec.get("containers") or []]
-    body["spec"]["containers"] = limited
-
-
-def _job(body: Body) -> None:
-    """A Job's template is a copy of what the operator sent."""
-    _plain(body)
-    (body.get("spec") or {}).pop("template", None)
-    (body.get("spec") or {}).pop("podFailurePolicy", None)
-
-
-def _node(body: Body) -> None:
-    """A node's list of images and its annotations are of no interest."""
-    _plain(body)
-    body["metadata"].pop("annotations", None)
-    (body.get("status") or {}).pop("images", None)
 
 
 @dataclass(frozen=True)
@@ -48,7 +21,11 @@ class Kind:
     plural: str
     api_version: str
     selector: str = ""
-    trim: Callable[[Body], None] = _plain
+    shape: Any = dict[str, Any]
+
+    def kept(self, body: Body) -> Body:
+        """Of an object that the server answered, what a list would have kept."""
+        return {**shapes.kept(body, self.shape), "kind": self.kind, "apiVersion": self.api_version}
 
     def path(self, namespace: str | None = None, name: str = "", sub: str = "") -> str:
         """`/apis/batch/v1/namespaces/ml/jobs/fox-train-1`; without namespace all of them."""
@@ -57,10 +34,10 @@ class Kind:
         return "/".join([*parts, *([name] if name else ()), *([sub] if sub else ())])
 
 
-TRAININGS: Final = Kind("LTX2Training", PLURAL, f"{GROUP}/{VERSION}")
-JOBS: Final = Kind("Job", "jobs", "batch/v1", TRAINING_LABEL, _job)
-PODS: Final = Kind("Pod", "pods", "v1", TRAINING_LABEL, _pod)
-NODES: Final = Kind("Node", "nodes", "v1", "", _node)
+TRAININGS: Final = Kind("LTX2Training", PLURAL, f"{GROUP}/{VERSION}", shape=shapes.Training)
+JOBS: Final = Kind("Job", "jobs", "batch/v1", TRAINING_LABEL, shapes.Job)
+PODS: Final = Kind("Pod", "pods", "v1", TRAINING_LABEL, shapes.Pod)
+NODES: Final = Kind("Node", "nodes", "v1", "", shapes.Node)
 CONFIG_MAPS: Final = Kind("ConfigMap", "configmaps", "v1")
 CLAIMS: Final = Kind("PersistentVolumeClaim", "persistentvolumeclaims", "v1")
 SERVICES: Final = Kind("Service", "services", "v1")

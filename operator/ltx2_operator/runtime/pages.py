@@ -22,12 +22,17 @@ log = logging.getLogger(__name__)
 class _Reading:
     host: str
     due: float
+    text: bytes = b""
     page: Mapping[str, Any] | None = None
     read: float = field(default=float("-inf"))
 
 
 class Pages:
-    """The newest page of each training that somebody wants to see. `came` is called with a key after each good read."""
+    """The newest page of each training that somebody wants to see.
+
+    `came` is called with a key when its page says something else than before, and when it could not be read for so long
+    that the last one counts no more.
+    """
 
     def __init__(
         self,
@@ -68,14 +73,23 @@ class Pages:
         now = self._clock()
         with self._lock:
             found = [(key, reading) for key, reading in self._readings.items() if reading.due <= now]
+            lost = [key for key, reading in found if reading.page is not None and now - reading.read >= KEEP]
             for _, reading in found:
                 reading.due = now + READ_EVERY * random.uniform(0.9, 1.1)
+                if now - reading.read >= KEEP:
+                    reading.text, reading.page = b"", None
+        for key in lost:
+            self._came(key)
         return found
 
     def read(self, key: Key, reading: _Reading) -> None:
         """Read one page now. One that cannot be read says nothing about the run."""
         try:
-            page = parse(self._get(reading.host, self._port))
+            text = self._get(reading.host, self._port)
+            if text == reading.text:
+                reading.read = self._clock()
+                return
+            page = parse(text)
         except PageError as error:
             log.debug("%s/%s: %s", *key, error)
             return
@@ -83,5 +97,5 @@ class Pages:
             log.exception("%s/%s: the progress page could not be read", *key)
             return
         with self._lock:
-            reading.page, reading.read = page, self._clock()
+            reading.text, reading.page, reading.read = text, page, self._clock()
         self._came(key)

@@ -60,7 +60,7 @@ class Process:
         if nodes is not None:
             watched.append((NODES, nodes, None))
         self.reflectors = [
-            Reflector(api, kind, store, space, installation.resync_seconds, self.metrics.restarted)
+            Reflector(api, kind, store, space, installation.resync_seconds, self.metrics.restarted, filled=self._see)
             for kind, store, space in watched
         ]
         self.scope = Scope(self.reflectors)
@@ -68,20 +68,21 @@ class Process:
         self.lease = Lease(api, own, self.identity, installation.leader_election)
         self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
         watcher = Watcher(api, jobs, pods, departed, nodes, self.pages, installation.secret_reader)
-        writer = Writer(api, self.lease, self.trainings, jobs)
+        numbers = TokenBucket(limits.requests_per_second / 2, max(1, limits.burst // 2))
+        writer = Writer(api, self.lease, self.trainings, jobs, numbers=numbers)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(
             self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics, self.scope.closed
         )
         self.leads = False
-        self.stop = threading.Event()
+        self.stop, self._filled = threading.Event(), threading.Event()
         self._measure()
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit code. Raises OSError: the port is taken."""
         server = serve(self.installation.port, self.metrics.registry, self.unwell, self.scope.unready)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop.set())
+            signal.signal(number, lambda *_: self._end())
         log.info("ltx2-operator %s as %s", __version__, self.identity)
         for reflector in self.reflectors:
             reflector.start()
@@ -91,7 +92,8 @@ class Process:
                 workers = self._begin()
             elif self.leads:
                 self._renew()
-            self.stop.wait(self.installation.leader_election.retry_seconds)
+            self._filled.wait(self.installation.leader_election.retry_seconds)
+            self._filled.clear()
         log.info("told to stop")
         self.queue.close()
         for worker in workers:
@@ -104,6 +106,15 @@ class Process:
     def unwell(self) -> list[str]:
         """What cannot mend itself: a copy that has heard nothing for too long."""
         return self.scope.unwell(self.installation.stale_seconds)
+
+    def _end(self) -> None:
+        self.stop.set()
+        self._filled.set()
+
+    def _see(self) -> None:
+        """A cache was filled: if it was the last one, this process need not wait to stand for election."""
+        if not self.leads and all(one.synced for one in self.reflectors):
+            self._filled.set()
 
     def _elected(self) -> bool:
         """Whether this process works from now on; first come full copies."""

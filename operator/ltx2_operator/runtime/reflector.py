@@ -17,7 +17,7 @@ from ltx2_operator.runtime.kinds import Kind
 from ltx2_operator.runtime.queue import Key
 
 Body = dict[str, Any]
-PAGE: Final = 500  # objects in one answer of a list
+PAGE: Final = 250  # objects in one answer of a list: each is in memory as text and as objects for a moment
 SILENCE: Final = 150.0  # seconds: the server sends a bookmark about every minute
 RETRY_MOST: Final = 30.0
 SAY_AGAIN: Final = 300.0  # seconds until the same trouble is logged again
@@ -121,7 +121,10 @@ class Reflector:
         lifetime: float,
         restarted: Callable[[str], None] = lambda plural: None,
         clock: Callable[[], float] = time.monotonic,
+        filled: Callable[[], None] = lambda: None,
     ) -> None:
+        """restarted: told of each watch that ended; filled: called after each list."""
+        self._filled = filled
         self._api, self._kind, self._store, self.namespace = api, kind, store, namespace
         self._lifetime, self._restarted, self._clock = lifetime, restarted, clock
         self._heard = clock()
@@ -168,18 +171,19 @@ class Reflector:
             query["labelSelector"] = self._kind.selector
         found: list[Body] = []
         while True:
-            page = self._api.get(self._kind.path(self.namespace), query)
-            for body in page.get("items") or []:
+            items, metadata = self._api.list(self._kind.path(self.namespace), query, self._kind.shape)
+            for body in items:
                 self._take(body)
-                found.append(body)
-            more = page["metadata"].get("continue")
+            found += items
+            more = metadata.get("continue")
             if not more:
                 break
             query["continue"] = more
-        version = str(page["metadata"].get("resourceVersion") or "0")
+        version = str(metadata.get("resourceVersion") or "0")
         self._store.replace(found, int(version) if version.isdigit() else 0, self.namespace)
         self._hear()
         self.synced = True
+        self._filled()
         return version
 
     def _watch(self, version: str) -> None:
@@ -190,20 +194,17 @@ class Reflector:
         }
         if self._kind.selector:
             query["labelSelector"] = self._kind.selector
-        for event in self._api.watch(self._kind.path(self.namespace), query, SILENCE):
+        for what, body in self._api.watch(self._kind.path(self.namespace), query, SILENCE, self._kind.shape):
             self._hear()
-            body = event.get("object") or {}
-            if event.get("type") == "BOOKMARK":
+            if what == "BOOKMARK":
                 continue
             self._take(body)
-            (self._store.remove if event.get("type") == "DELETED" else self._store.put)(body)
+            (self._store.remove if what == "DELETED" else self._store.put)(body)
         self._hear()
 
     def _take(self, body: Body) -> None:
         """Items of a list carry no kind."""
-        body.setdefault("kind", self._kind.kind)
-        body.setdefault("apiVersion", self._kind.api_version)
-        self._kind.trim(body)
+        body["kind"], body["apiVersion"] = self._kind.kind, self._kind.api_version
 
     def _hear(self) -> None:
         self._heard = self._clock()

@@ -13,6 +13,7 @@ from ltx2_operator.draft import AnyAction, Create, CreateJob, Delete, DeleteTrai
 from ltx2_operator.fields import API_VERSION, KIND
 from ltx2_operator.observed import DryRun, job_finished
 from ltx2_operator.pods import ATTEMPT_LABEL, TRAINING_LABEL
+from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import APPLY, Api, ApiError, Conflict, NotFound
 from ltx2_operator.runtime.kinds import BY_KIND, CLAIMS, JOBS, PODS, TRAININGS
 from ltx2_operator.runtime.lease import Lease
@@ -22,6 +23,7 @@ from ltx2_operator.runtime.splitting import OPERATOR, PROGRESS, PROGRESS_EVERY, 
 
 Body = Mapping[str, Any]
 QUOTA: Final = "exceeded quota"
+HELD_AGAIN: Final = 10.0  # seconds until numbers are tried again that came too often for all runs together
 REFUSED: Final = (400, 403, 422)  # an answer about the object; anything else is trouble with the server
 
 log = logging.getLogger(__name__)
@@ -43,13 +45,24 @@ class NotNow(Exception):
 
 
 class Writer:
-    """The one that writes. trainings, jobs: the stores, which learn at once what the server answered."""
+    """The one that writes."""
 
     def __init__(
-        self, api: Api, lease: Lease, trainings: Store, jobs: Store, clock: Callable[[], float] = time.monotonic
+        self,
+        api: Api,
+        lease: Lease,
+        trainings: Store,
+        jobs: Store,
+        clock: Callable[[], float] = time.monotonic,
+        numbers: TokenBucket | None = None,
     ) -> None:
+        """trainings, jobs: the stores, which learn at once what the server answered. numbers: how often progress alone
+        may be written, over all runs, so that what decides never waits behind it.
+        """
         self._api, self._lease, self._trainings, self._jobs, self._clock = api, lease, trainings, jobs, clock
+        self._numbers = numbers or TokenBucket(25, 50)
         self._progress_at: dict[str, float] = {}  # uid -> when its numbers were written
+        self._held: dict[str, float] = {}  # uid -> when its numbers may be written that were held back
 
     def status(self, obj: Body, status: Mapping[str, Any]) -> bool:
         """Store a status as far as it differs from the object's; says whether anything was written.
@@ -61,16 +74,33 @@ class Writer:
         if deciding(status) != deciding(old):
             self._apply(obj, deciding(status), OPERATOR, fenced=True)
             written = True
-        due = self._clock() - self._progress_at.get(uid, float("-inf")) >= PROGRESS_EVERY
-        if passing(status) != passing(old) and (due or written or flipped(old, status)):
+        if passing(status) == passing(old):
+            self._held.pop(uid, None)
+        elif written or flipped(old, status) or self._due(uid):
             self._apply(obj, passing(status), PROGRESS, fenced=False)
             self._progress_at[uid] = self._clock()
+            self._held.pop(uid, None)
             written = True
         return written
+
+    def held_back(self, uid: str) -> float | None:
+        """Seconds until numbers that were not written may be; None: there are none."""
+        until = self._held.get(uid)
+        return None if until is None else max(1.0, until - self._clock())
 
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._progress_at.pop(uid, None)
+        self._held.pop(uid, None)
+
+    def _due(self, uid: str) -> bool:
+        """Whether numbers alone may be written now: not too often for one run, nor for all of them together."""
+        now = self._clock()
+        due = self._progress_at.get(uid, float("-inf")) + PROGRESS_EVERY
+        if now >= due and self._numbers.spare():
+            return True
+        self._held[uid] = max(due, now + HELD_AGAIN)
+        return False
 
     def act(self, obj: Body, action: AnyAction) -> DryRun | None:
         """Do one thing; a dry run has an answer. Raises NotNow, Stale, ApiError, LeaseLost."""
@@ -96,7 +126,7 @@ class Writer:
             if known is not None:
                 self._trainings.remove(known)
             return None
-        TRAININGS.trim(found)
+        found = TRAININGS.kept(found)
         if known is not None and known["metadata"]["uid"] != found["metadata"]["uid"]:
             self._trainings.remove(known)
         self._trainings.put(found)
@@ -118,8 +148,7 @@ class Writer:
         except (Conflict, NotFound) as error:
             self.fresh((namespace, name))
             raise Stale(str(error)) from None
-        TRAININGS.trim(answer)
-        self._trainings.put(answer)
+        self._trainings.put(TRAININGS.kept(answer))
 
     # ----------------------------------------------------------------------------------------------------- children
 
@@ -161,8 +190,7 @@ class Writer:
         for warning in answer.warnings:
             log.warning("%s/%s: %s", metadata["namespace"], metadata["name"], warning)
         if kind is JOBS:
-            JOBS.trim(answer.body)
-            self._jobs.put(answer.body)
+            self._jobs.put(JOBS.kept(answer.body))
 
     def _same(self, wanted: Body, found: Body) -> None:
         """409 is no success of itself: a namesake may be on its way out, or be somebody else's. Raises NotNow."""

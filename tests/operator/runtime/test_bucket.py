@@ -11,6 +11,17 @@ def test_a_burst_goes_at_once_and_the_rest_in_turn(rate, burst, waits):
     assert [bucket.take() for _ in waits] == pytest.approx(waits)
 
 
+def test_what_can_do_without_takes_only_what_is_there():
+    moment = [0.0]
+    bucket = TokenBucket(2, 2, clock=lambda: moment[0], sleep=lambda seconds: None)
+    assert [bucket.spare() for _ in range(3)] == [True, True, False]
+    moment[0] = 0.25
+    assert not bucket.spare()
+    moment[0] = 0.5
+    assert bucket.spare()
+    assert bucket.take() == 0.5
+
+
 def test_quiet_time_fills_it_up_to_the_burst_and_no_further():
     moment = [0.0]
     bucket = TokenBucket(1, 2, clock=lambda: moment[0], sleep=lambda seconds: None)

@@ -67,3 +67,33 @@ def test_nobody_wants_it_any_more():
     place.pages.want(KEY, None)
     place.go(60)
     assert place.asked == []
+
+
+def test_a_page_that_says_the_same_again_tells_nobody_until_it_says_something_else():
+    place = Place()
+    place.pages.want(KEY, "10.0.0.1")
+    place.go(2)
+    for _ in range(5):
+        place.go(17)
+    assert len(place.asked) == 6
+    assert place.came == [KEY]
+    assert place.pages.want(KEY, "10.0.0.1")["step"] == 3
+    place.answer = json.dumps({**PAGE, "step": 4}).encode()
+    place.go(17)
+    assert place.came == [KEY, KEY]
+    assert place.pages.want(KEY, "10.0.0.1")["step"] == 4
+
+
+def test_a_page_that_is_lost_for_long_is_told_once_and_so_is_its_return():
+    place = Place()
+    place.pages.want(KEY, "10.0.0.1")
+    place.go(2)
+    there, place.answer = place.answer, PageError("away")
+    for _ in range(6):
+        place.go(17)
+    assert place.came == [KEY, KEY]
+    assert place.pages.want(KEY, "10.0.0.1") is None
+    place.answer = there
+    place.go(17)
+    assert place.came == [KEY, KEY, KEY]
+    assert place.pages.want(KEY, "10.0.0.1")["step"] == 3

@@ -8,10 +8,11 @@ import pytest
 
 from ltx2_operator.draft import Create, CreateJob, Delete, DeleteTraining, DryRunJob
 from ltx2_operator.observed import DryRun
+from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import Answer, ApiError, Conflict, NotFound
 from ltx2_operator.runtime.lease import Lease, LeaseLost
 from ltx2_operator.runtime.reflector import Store
-from ltx2_operator.runtime.writer import NotNow, Stale, Writer
+from ltx2_operator.runtime.writer import HELD_AGAIN, NotNow, Stale, Writer
 from ltx2_operator.settings import LeaderElection
 
 OBJ = {
@@ -107,6 +108,40 @@ def test_numbers_are_written_at_most_every_30_seconds_and_a_flip_at_once(place):
         place.writer.status(obj, status)
         sent.append([body["status"].get("progress", {}).get("step") for _, _, _, body, _ in place.server.sent[before:]])
     assert sent == [[2], [], [], [5], [], [7], [None, 8]]
+
+
+def test_numbers_that_are_held_back_have_a_time_at_which_they_may_be_written(place):
+    obj = {**OBJ, "status": numbers(1)}
+    assert place.writer.held_back("u1") is None
+    assert place.writer.status(obj, numbers(2))
+    assert place.writer.held_back("u1") is None
+    place.time += 12
+    assert not place.writer.status(obj, numbers(3))
+    assert place.writer.held_back("u1") == 18
+    place.time += 18
+    assert place.writer.status(obj, numbers(3))
+    assert place.writer.held_back("u1") is None
+
+
+def test_numbers_that_nobody_needs_any_more_are_not_waited_for(place):
+    place.writer.status({**OBJ, "status": numbers(1)}, numbers(2))
+    place.writer.status({**OBJ, "status": numbers(2)}, numbers(3))
+    assert place.writer.held_back("u1") is not None
+    place.writer.status({**OBJ, "status": numbers(3)}, numbers(3))
+    assert place.writer.held_back("u1") is None
+
+
+def test_numbers_of_many_runs_share_a_budget_that_decisions_do_not_wait_for(place):
+    few = TokenBucket(1, 2, clock=lambda: place.time)
+    writer = Writer(place.server, place.lease, place.trainings, place.jobs, clock=lambda: place.time, numbers=few)
+    runs = [{**OBJ, "metadata": {**OBJ["metadata"], "uid": f"u{number}"}, "status": numbers(1)} for number in range(4)]
+    assert [writer.status(run, numbers(2)) for run in runs] == [True, True, False, False]
+    assert writer.held_back("u2") == HELD_AGAIN
+    assert writer.status(runs[2], numbers(2, attempt=2))
+    stalled = numbers(2, conditions=[{**STEPPING, "status": "False", "reason": "Stalled"}])
+    assert writer.status(runs[3], stalled)
+    place.time += 1
+    assert writer.status({**runs[0], "metadata": {**OBJ["metadata"], "uid": "u9"}}, numbers(2))
 
 
 def test_runs_do_not_wait_for_each_others_numbers(place):

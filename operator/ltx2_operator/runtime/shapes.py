@@ -1,0 +1,92 @@
+"""What is kept of each kind of object. All else is skipped while its JSON is read, before it costs time or memory.
+
+A list of pods is mostly specs, environment variables and managedFields that nobody looks at; a reader that built them
+first would need several times the memory. A value is whatever it is: what is wrong with it is said by reconcile.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, TypedDict
+
+import msgspec
+
+from ltx2_operator.between import UPLOADED
+from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, TRAINING_LABEL, UID_LABEL
+from ltx2_operator.runtime.departed import INDEX_LABEL, JOB_UID_LABEL
+
+Body = dict[str, Any]
+
+
+def _only(name: str, keys: Iterable[str], **parts: Any) -> Any:
+    """A dict of these keys, as far as they are there; parts: keys with a shape of their own."""
+    return TypedDict(name, {**dict.fromkeys(keys, Any), **parts}, total=False)  # type: ignore[operator]
+
+
+_OBJECT = ("kind", "apiVersion")
+_METADATA = (
+    "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)  # fmt: skip
+_LABELS = (TRAINING_LABEL, STAGE_LABEL, ATTEMPT_LABEL, UID_LABEL, JOB_UID_LABEL, INDEX_LABEL)
+_Labels: Any = _only("_Labels", _LABELS)
+# kubectl leaves a copy of the whole object in its annotation.
+_Annotations: Any = _only("_Annotations", (UPLOADED,))
+_Child: Any = _only("_Child", _METADATA, labels=_Labels | None)
+
+Training = _only(
+    "Training", (*_OBJECT, "spec", "status"), metadata=_only("_Own", _METADATA, annotations=_Annotations | None)
+)
+# A Job's template is a copy of what the operator sent.
+Job = _only("Job", (*_OBJECT, "status"), metadata=_Child, spec=_only("_JobSpec", ("parallelism", "suspend")))
+_Container: Any = _only("_Container", ("name", "resources"))  # a message names the limit that was reached
+_State: Any = _only("_State", ("name", "image", "state"))
+_Condition: Any = _only("_Condition", ("type", "status", "reason", "message"))
+# Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers.
+Pod = _only(
+    "Pod", _OBJECT, metadata=_Child,
+    spec=_only("_PodSpec", ("nodeName", "terminationGracePeriodSeconds"), containers=list[_Container]),
+    status=_only(
+        "_PodStatus", ("phase", "reason", "message", "podIP"), conditions=list[_Condition] | None,
+        initContainerStatuses=list[_State] | None, containerStatuses=list[_State] | None,
+    ),
+)  # fmt: skip
+Node = _only(
+    "Node", (*_OBJECT, "spec"), metadata=_only("_NodeMetadata", _METADATA, labels=Any),
+    status=_only("_NodeStatus", ("allocatable", "capacity", "conditions")),
+)  # fmt: skip
+
+
+class _List(TypedDict, total=False):
+    items: list[msgspec.Raw] | None
+    metadata: Any
+
+
+class _Event(TypedDict, total=False):
+    type: str
+    object: msgspec.Raw
+
+
+@cache
+def _decoder(shape: Any) -> "msgspec.json.Decoder[Any]":
+    return msgspec.json.Decoder(shape)
+
+
+def read_list(data: bytes, shape: Any) -> tuple[list[Body], Body]:
+    """The items of a list, and its own metadata. Raises ValueError."""
+    found = _decoder(_List).decode(data)
+    decode = _decoder(shape).decode
+    return [decode(item) for item in found.get("items") or []], found.get("metadata") or {}
+
+
+def read_event(line: bytes, shape: Any) -> tuple[str, Body]:
+    """Kind and object of one line of a watch; the object of an ERROR is whole. Raises ValueError."""
+    found = _decoder(_Event).decode(line)
+    kind = found.get("type", "")
+    body: Body = _decoder(Body if kind == "ERROR" else shape).decode(found.get("object") or b"{}")
+    return kind, body
+
+
+def kept(body: Body, shape: Any) -> Body:
+    """What a list or watch would have kept of an object. Raises ValueError."""
+    found: Body = msgspec.convert(body, shape)
+    return found

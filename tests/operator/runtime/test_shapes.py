@@ -1,0 +1,105 @@
+"""What is kept of objects: all that a look reads, and nothing else."""
+
+import json
+
+import pytest
+
+from ltx2_operator.runtime import shapes
+from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS
+
+LABELS = {"ltx2.dev/training": "fox", "ltx2.dev/uid": "u", "batch.kubernetes.io/controller-uid": "j"}
+LIMITED = {"name": "job", "resources": {"limits": {"memory": "1Gi"}}}
+ENDED = {"name": "job", "image": "i", "state": {"terminated": {"exitCode": 65, "message": "{}"}}}
+
+
+def metadata(**more):
+    """As a server sends it."""
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "ltx2.dev/data-uploaded": "now"}
+    return {
+        "name": "fox", "uid": "u", "resourceVersion": "5", "managedFields": [1], "ownerReferences": [1],
+        "annotations": annotations, **more,
+    }  # fmt: skip
+
+
+KEPT = {"name": "fox", "uid": "u", "resourceVersion": "5"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "kept"),
+    [
+        (
+            TRAININGS,
+            {"metadata": metadata(generation=3), "spec": {"config": {"a": [1, 2.5, None]}}, "status": {"attempt": 1}},
+            {
+                "metadata": {**KEPT, "generation": 3, "annotations": {"ltx2.dev/data-uploaded": "now"}},
+                "spec": {"config": {"a": [1, 2.5, None]}}, "status": {"attempt": 1},
+            },
+        ),
+        (
+            JOBS,
+            {
+                "metadata": metadata(labels={**LABELS, "other": "x"}), "status": {"conditions": [{"type": "Failed"}]},
+                "spec": {"template": {}, "podFailurePolicy": {}, "suspend": True, "parallelism": 2},
+            },
+            {
+                "metadata": {**KEPT, "labels": LABELS}, "status": {"conditions": [{"type": "Failed"}]},
+                "spec": {"suspend": True, "parallelism": 2},
+            },
+        ),
+        (
+            PODS,
+            {
+                "metadata": metadata(labels=LABELS, deletionTimestamp="t", deletionGracePeriodSeconds=30),
+                "spec": {"nodeName": "n", "volumes": [1], "containers": [{**LIMITED, "image": "i", "env": [1]}]},
+                "status": {
+                    "phase": "Failed", "podIP": "1", "qosClass": "Burstable",
+                    "conditions": [{"type": "DisruptionTarget", "status": "True", "lastProbeTime": None}],
+                    "containerStatuses": [{**ENDED, "imageID": "sha256:1"}],
+                },
+            },
+            {
+                "metadata": {**KEPT, "labels": LABELS, "deletionTimestamp": "t", "deletionGracePeriodSeconds": 30},
+                "spec": {"nodeName": "n", "containers": [LIMITED]},
+                "status": {
+                    "phase": "Failed", "podIP": "1", "containerStatuses": [ENDED],
+                    "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+                },
+            },
+        ),
+        (
+            NODES,
+            {
+                "metadata": metadata(labels={"gpu": "x"}), "spec": {"taints": [1]},
+                "status": {"images": [1], "allocatable": {"nvidia.com/gpu": "8"}, "nodeInfo": {}},
+            },
+            {
+                "metadata": {**KEPT, "labels": {"gpu": "x"}}, "spec": {"taints": [1]},
+                "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+            },
+        ),
+    ],
+    ids=["training", "job", "pod", "node"],
+)  # fmt: skip
+def test_a_list_a_watch_and_an_answer_keep_the_same(kind, sent, kept):
+    listed, about = shapes.read_list(
+        json.dumps({"kind": "List", "metadata": {"continue": "c"}, "items": [sent, sent]}).encode(), kind.shape
+    )
+    assert (listed, about) == ([kept, kept], {"continue": "c"})
+    line = json.dumps({"type": "MODIFIED", "object": sent}).encode()
+    assert shapes.read_event(line, kind.shape) == ("MODIFIED", kept)
+    assert kind.kept(sent) == {**kept, "kind": kind.kind, "apiVersion": kind.api_version}
+
+
+def test_what_is_missing_or_null_stays_so():
+    bare = {"metadata": {"name": "p", "labels": None}, "status": {"containerStatuses": None}}
+    assert shapes.read_list(json.dumps({"items": [bare]}).encode(), PODS.shape) == ([bare], {})
+    assert shapes.read_list(b'{"items": null, "metadata": {}}', PODS.shape) == ([], {})
+
+
+def test_an_error_in_a_watch_is_whole_and_nonsense_is_an_error():
+    status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+    line = json.dumps({"type": "ERROR", "object": status}).encode()
+    assert shapes.read_event(line, PODS.shape) == ("ERROR", status)
+    for wrong in (b"<html>", b"[]", b'{"items": 5}'):
+        with pytest.raises(ValueError):
+            shapes.read_list(wrong, PODS.shape)
