@@ -15,7 +15,7 @@ from .operators import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import scale_parts as parts  # noqa: E402
+import scale_parts as parts
 
 JOBS = "system:serviceaccount:kube-system:job-controller"
 STATUS = "ltx2trainings/status"
@@ -91,8 +91,12 @@ def test_the_benchmark_on_a_handful_of_trainings(tmp_path: Path) -> None:
     except binaries.Missing as why:
         assert not os.environ.get("TEST_REQUIRE_CLUSTER"), why
         pytest.skip(str(why))
-    few = "--trainings 8 --running 4 --runs 1 --changes 2 --pause 0.5 --warm 2 --after 6 --settle 45 --idle 5".split()
-    command = [sys.executable, str(ROOT / "benchmarks" / "operator_scale.py"), *few, "--results", str(tmp_path)]
+    few = {
+        "trainings": 8, "running": 4, "runs": 1, "changes": 2, "pause": 0.5, "warm": 2, "after": 6, "settle": 45,
+        "idle": 5,
+    }  # fmt: skip
+    command = [sys.executable, str(ROOT / "benchmarks" / "operator_scale.py"), "--results", str(tmp_path)]
+    command += [f"--{key}={value}" for key, value in few.items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert (tmp_path / "operator_scale.json").exists(), done.stdout + done.stderr
     result = json.loads((tmp_path / "operator_scale.json").read_text())
