@@ -113,7 +113,7 @@ class Process:
 
     def _see(self) -> None:
         """A cache was filled: if it was the last one, this process need not wait to stand for election."""
-        if not self.leads and all(one.synced for one in self.reflectors):
+        if not self.leads and self.scope.complete():
             self._filled.set()
 
     def _elected(self) -> bool:
