@@ -38,6 +38,8 @@ class Installed:
     def helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """Run helm against this cluster. Raises AssertionError with what it said if it fails."""
         where = ["--namespace", NAMESPACE, "--kubeconfig", str(self.kubeconfig)]
+        if arguments[0] == "upgrade":
+            where.append("--reset-values")  # without values it would keep those of the release before
         return run_helm(self.major, *arguments, *where, values=None if values is None else dict(values))
 
     def install(self) -> None:
