@@ -85,7 +85,14 @@ class LocalJobs:
         if name in self.jobs:
             return
         check_job(body)
-        planned = [self._plan(body, index) for index in range(int(body["spec"].get("parallelism", 1)))]
+        with (
+            contextlib.ExitStack() as undo
+        ):  # what the first pods were given is of no use where a later one has nothing
+            planned = []
+            for index in range(int(body["spec"].get("parallelism", 1))):
+                planned.append(self._plan(body, index))
+                undo.callback(shutil.rmtree, planned[-1][1])
+            undo.pop_all()
         self.jobs[name] = {**body, "status": {"startTime": stamp(self.now()), "active": len(planned)}}
         for pod, folder, process in planned:
             self._start(name, pod, folder, process)

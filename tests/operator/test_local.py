@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,6 +51,7 @@ DATASETS = [
 ]
 
 
+MADE: list[LocalJobs] = []  # by the test at hand
 SETTINGS = Settings(grace_seconds=5, grace_margin_seconds=1)
 
 
@@ -83,6 +85,19 @@ class Clock:
             time.sleep(0.005)
 
 
+@pytest.fixture(autouse=True)
+def no_folder_left(tmp_path, monkeypatch):
+    """The folders in which pods run are gone after a test, whatever it did to their processes."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    MADE.clear()
+    yield
+    for jobs in MADE:
+        jobs.close()
+    assert not list(folder.iterdir())
+
+
 @pytest.fixture
 def place(tmp_path):
     stand_in_job.install(tmp_path / "bin")
@@ -95,7 +110,8 @@ def jobs_of(place, clock=None, *, gpus=None, of_class=None, secret=lambda *_: No
     path = f"{place.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
     machine = Machine(gpus or {}, {**BASE, "PATH": path, **(env or {})}, of_class or {})
     null = os.open(os.devnull, os.O_WRONLY)
-    return LocalJobs(place, machine, secret, (clock or Clock()).now, output=null)
+    MADE.append(LocalJobs(place, machine, secret, (clock or Clock()).now, output=null))
+    return MADE[-1]
 
 
 def rendered(stage="train", settings=SETTINGS, attempt=1, **plan):
