@@ -85,17 +85,15 @@ class LocalJobs:
         if name in self.jobs:
             return
         check_job(body)
-        with (
-            contextlib.ExitStack() as undo
-        ):  # what the first pods were given is of no use where a later one has nothing
+        with contextlib.ExitStack() as undo:  # where one pod cannot be had, none of them leaves anything
             planned = []
             for index in range(int(body["spec"].get("parallelism", 1))):
                 planned.append(self._plan(body, index))
                 undo.callback(shutil.rmtree, planned[-1][1])
+            self.jobs[name] = {**body, "status": {"startTime": stamp(self.now()), "active": len(planned)}}
+            for pod, folder, process in planned:
+                self._start(name, pod, folder, process)
             undo.pop_all()
-        self.jobs[name] = {**body, "status": {"startTime": stamp(self.now()), "active": len(planned)}}
-        for pod, folder, process in planned:
-            self._start(name, pod, folder, process)
         self.changed = True
 
     def delete_job(self, name: str) -> None:

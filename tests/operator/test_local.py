@@ -405,6 +405,18 @@ def test_a_pod_gets_a_gpu_of_its_class_where_a_machine_has_several(place, name, 
     assert calls(place)[0]["env"]["CUDA_VISIBLE_DEVICES"] == seen
 
 
+def test_a_program_that_does_not_start_leaves_nothing(place):
+    program = place.parent / "bin" / "ltx2-job"
+    program.unlink()
+    program.write_text("#!/nowhere/python\n")
+    program.chmod(0o755)
+    configmap, job = rendered()
+    jobs = jobs_of(place)
+    jobs.put(configmap)
+    with pytest.raises(FileNotFoundError):
+        jobs.create(job)  # the fixture of all tests here looks at the folders
+
+
 def test_gpus_are_dealt_out_and_missing_ones_are_named(place):
     clock = Clock()
     gpu = {
