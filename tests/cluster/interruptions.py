@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +13,10 @@ from typing import Any
 from ltx2_job.exitcodes import SUPERSEDED
 
 from .ends import AGAIN, DONE, FAIL, RETRY, SAVE, WAIT
-from .harness.client import KubectlFailed
 from .installed import DEPLOYMENT, NAMESPACE
 from .queue_stand_in import Queue
 from .world import CONFIG, World, pod_template, training
 
-LTX2 = str(Path(sys.executable).with_name("ltx2"))
 LIVELY, MORTAL = "node-2", "node-1"  # whose kubelet is killed, and where everything else is meanwhile
 HOST = "kubernetes.io/hostname"
 PAUSE = ("Suspend", "SuspendedByUser")
@@ -46,6 +42,7 @@ class Interruption:
     act: what nodes and users do, from when the training is made. verdict: of the first attempt's stage. starts: the
     steps from which the train stage went on, in order. attempts: the number of the last one. counted: how many attempts
     counted as failures. after: what has to be over before this one begins, as far as it is asked about at all.
+    everyday: `make test` does it, too.
     """
 
     name: str
@@ -64,6 +61,7 @@ class Interruption:
     stage: str = "train"
     claim: str = "data"
     after: tuple[str, ...] = ()
+    everyday: bool = False
 
 
 # -------------------------------------------------------------------------------------------------- nodes and evictions
@@ -116,7 +114,9 @@ def _kill_kubelet(world: World, name: str) -> None:
 
 
 NODES = (
-    Interruption("drained", "kubectl drain", _drain, job="DisruptionTarget", events=("Preempted",)),
+    Interruption(
+        "drained", "kubectl drain", _drain, job="DisruptionTarget", events=("Preempted",), everyday=True,
+    ),
     Interruption("evicted", "eviction through the API", _evict, job="DisruptionTarget", events=("Preempted",)),
     Interruption(
         "node-avoided", "two crashes on one node", _crash_twice,
@@ -182,6 +182,7 @@ DELETIONS = (
     Interruption(
         "pod-forced", "a pod deleted by hand with --force", _force_delete,
         {"train-1": [SAVE, ["hang", 90]]}, (AGAIN, "PodDeleted"), ("Error", 137), starts=(0, 3), events=("Preempted",),
+        everyday=True,
     ),
     Interruption(
         "job-deleted", "a Job deleted by hand", _delete_job, verdict=(AGAIN, "Stopped"), events=("Preempted",),
@@ -192,7 +193,7 @@ DELETIONS = (
     ),
     Interruption(
         "recreated", "deleted and made again at once under its name", _recreate, {"train-1": [SAVE, ["hang", 90]]},
-        ("Succeed", "Completed"), ("Error", 86), starts=(0, 3), attempts=1,
+        ("Succeed", "Completed"), ("Error", 86), starts=(0, 3), attempts=1, everyday=True,
     ),
     Interruption(
         "repeated", "an equal run made again after its end", _repeat, {}, ("Succeed", "Completed"), ("Completed", 0),
@@ -224,6 +225,8 @@ def _pause_first(world: World, name: str) -> None:
 def _pause_look(world: World, name: str) -> None:
     """No node is good enough for its first pod, until the pause is over."""
     world.wait(name, lambda: world.reason(name, "Running") == "WaitingForPods", "a pod that nobody takes")
+    said = world.recorder.reasons(name, "Running")["WaitingForPods"]
+    assert "no node has the labels that nodeSelector and affinity of spec.podTemplate ask for" in said, said
     _paused(world, name)
     world.cluster.kubectl("label", "node", LIVELY, "gate=open")
     try:
@@ -239,8 +242,16 @@ def _pause_cache(world: World, name: str) -> None:
 
 
 def _pause_train(world: World, name: str) -> None:
+    """Its next pods are of the template of today."""
     world.started(name)
-    _pause(world, name)
+    patch = {**placed(nodeSelector={HOST: LIVELY}), "metadata": {"labels": {"team": "film"}}}
+    world.refused(name, {"podTemplate": patch}, "set suspend: true first")
+    _paused(world, name)
+    world.patch(name, {"podTemplate": patch})
+    world.patch(name, {"suspend": False})
+    world.over(name)
+    teams = [world.pod(name, attempt=number)["metadata"]["labels"].get("team") for number in (1, 2)]
+    assert teams == [None, "film"], teams
 
 
 def _pause_between(world: World, name: str) -> None:
@@ -267,9 +278,9 @@ PAUSES = (
     ),
     Interruption(
         "suspended-cache", "suspended in the cache stage", _pause_cache, {"cache-1": [["wait", 90]]}, PAUSE,
-        starts=(0,), stage="cache", events=("Resumed",),
+        starts=(0,), stage="cache", events=("Resumed",), everyday=True,
     ),
-    Interruption("suspended-train", "suspended in training", _pause_train, verdict=PAUSE, events=("Resumed",)),
+    Interruption("suspended-train", "suspended in training", _pause_train, verdict=PAUSE, events=("Resumed",), everyday=True),
     Interruption(
         "suspended-between", "suspended between two attempts", _pause_between, {"train-1": [SAVE, ["exit", 1]]},
         (RETRY, "AppError"), ("Error", 1), "exit code 1", (0, 3), counted=1, events=("AttemptFailed", "Resumed"),
@@ -337,10 +348,7 @@ def _raise_retries(world: World, name: str) -> None:
 
 def _retry(world: World, name: str) -> None:
     _failed(world, name)
-    where = ["--kubeconfig", str(world.cluster.kubeconfig), "-n", world.namespace]
-    done = subprocess.run([LTX2, "retry", *where, name], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    world.wait(name, lambda: "Restarting" in world.recorder.reasons(name, "Failed"), "another attempt")
+    world.retry(name)
 
 
 def _fix(world: World, name: str) -> None:
@@ -352,13 +360,12 @@ def _fix(world: World, name: str) -> None:
         ({"config": {**CONFIG, "max_train_steps": 9}}, "spec.config is fixed once the first attempt exists"),
         ({"nodes": 2}, "spec.nodes is fixed once the first attempt exists"),
         ({"queueName": "other"}, "set suspend: true first"),
+        (
+            {"podTemplate": pod_template()},
+            "spec.podTemplate changes only while the training is suspended or has failed",
+        ),
     ):
-        try:
-            world.patch(name, spec)
-        except KubectlFailed as refusal:
-            assert said in refusal.said, refusal.said
-        else:
-            raise AssertionError(f"{spec} was taken")
+        world.refused(name, spec, said)
     world.patch(name, {"retries": 5, "ttlSecondsAfterFinished": 86400})
 
 
@@ -383,7 +390,7 @@ CHANGES = (
     ),
     Interruption(
         "retried", "ltx2 retry after the end", _retry, REFUSED, (FAIL, "InvalidConfig"), ("Error", 64), "exit code 64",
-        (0, 3), counted=1, events=("Failed", "Retried"),
+        (0, 3), counted=1, events=("Failed", "Retried"), everyday=True,
     ),
     Interruption(
         "repaired", "a refused object repaired, and changes that are refused later", _fix,
@@ -425,7 +432,7 @@ def _queue(world: World, name: str) -> None:
 QUEUES = (
     Interruption(
         "queued", "a queue holds, admits, preempts and admits again", _queue, verdict=("Succeed", "Completed"),
-        pod=("Completed", 0), attempts=1, spec={"queueName": "gpus", "podTemplate": pod_template()},
+        pod=("Completed", 0), attempts=1, spec={"queueName": "gpus", "podTemplate": pod_template()}, everyday=True,
         events=("Preempted", "Resumed"),
     ),
 )  # fmt: skip

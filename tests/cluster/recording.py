@@ -10,16 +10,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import kubernetes
+import pytest
 
 from .harness.client import api_client
 
 TRAINING = "ltx2.dev/training"
 COLUMNS = {
     "cause": "cause", "job": "Job's condition", "pod": "pod", "exitCode": "exit code", "verdict": "verdict",
-    "condition": "at the end",
+    "condition": "at the end", "said": "what is said",
     "events": "events", "counted": "counted", "next": "next attempt begins at",
 }  # fmt: skip
 
@@ -142,6 +143,21 @@ class Recorder:
         return list(ends.values())
 
 
+class Row(Protocol):
+    """A cause of a table that a test causes for real."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def everyday(self) -> bool: ...
+
+
+def sampled(row: Row) -> Any:
+    """The row as a parameter: of every day, or of `make test-cluster-full`."""
+    return pytest.param(row, id=row.name, marks=() if row.everyday else pytest.mark.full)
+
+
 def write_down(seen: dict[str, Any]) -> None:
     """Add a row to the file that TEST_VERDICTS_OUT names, if it does."""
     if file := os.environ.get("TEST_VERDICTS_OUT"):
@@ -151,9 +167,10 @@ def write_down(seen: dict[str, Any]) -> None:
 
 def table(rows: list[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * len(COLUMNS)]
+    columns = {key: words for key, words in COLUMNS.items() if any(key in row for row in rows)}
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
     for row in rows:
-        found = [row.get(key, "") for key in COLUMNS]
+        found = [row.get(key, "") for key in columns]
         words = [": ".join(map(str, one)) if isinstance(one, list) else str(one) for one in found]
         cells = [word.replace("|", "\\|").replace("\n", " ") for word in words]
         lines.append("| " + " | ".join(cells) + " |")

@@ -3,17 +3,21 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ltx2_operator.pods import UID
 
+from .harness.client import KubectlFailed
 from .harness.cluster import Cluster
 from .installed import Installed
 from .recording import Recorder
 from .volumes import Volume
 
+LTX2 = str(Path(sys.executable).with_name("ltx2"))
 STEPS = 6
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}  # a job that only pretends
 CONFIG = {
@@ -154,6 +158,22 @@ class World:
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         """A user edits the training."""
         self.kubectl("patch", "ltx2training", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def retry(self, name: str) -> None:
+        """`ltx2 retry`, and wait until the operator has seen it."""
+        where = ["--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace]
+        done = subprocess.run([LTX2, "retry", *where, name], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        self.wait(name, lambda: "Restarting" in self.recorder.reasons(name, "Failed"), "another attempt")
+
+    def refused(self, name: str, spec: dict[str, Any], said: str) -> None:
+        """A user tries to edit the training, and the API server says why not."""
+        try:
+            self.patch(name, spec)
+        except KubectlFailed as refusal:
+            assert said in refusal.said, refusal.said
+        else:
+            raise AssertionError(f"{spec} was taken")
 
     def make(self, name: str) -> None:
         """Send a training's manifest."""
