@@ -174,7 +174,8 @@ HANDS = (
 LIMITS = (
     End(
         "memory", "the memory limit is reached, then raised",
-        {"train-1": [SAVE, ["hog", 400]], "train-2": [["hog", 400]]}, ("OOMKilled", 79), "exit code 79", (FAIL, "HostOutOfMemory"), event="Retried", act=_more_memory, everyday=True,
+        {"train-1": [SAVE, ["hog", 400]], "train-2": [["hog", 400]]}, ("OOMKilled", 79), "exit code 79",
+        (FAIL, "HostOutOfMemory"), event="Retried", act=_more_memory, everyday=True,
         says="the limit is 256Mi: raise spec.podTemplate.spec.containers[name=job].resources.limits.memory, then `ltx2 "
         "retry memory`",
     ),

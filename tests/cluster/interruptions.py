@@ -280,7 +280,10 @@ PAUSES = (
         "suspended-cache", "suspended in the cache stage", _pause_cache, {"cache-1": [["wait", 90]]}, PAUSE,
         starts=(0,), stage="cache", events=("Resumed",), everyday=True,
     ),
-    Interruption("suspended-train", "suspended in training", _pause_train, verdict=PAUSE, events=("Resumed",), everyday=True),
+    Interruption(
+        "suspended-train", "suspended in training, other pods afterwards", _pause_train, verdict=PAUSE,
+        events=("Resumed",), everyday=True,
+    ),
     Interruption(
         "suspended-between", "suspended between two attempts", _pause_between, {"train-1": [SAVE, ["exit", 1]]},
         (RETRY, "AppError"), ("Error", 1), "exit code 1", (0, 3), counted=1, events=("AttemptFailed", "Resumed"),
@@ -362,7 +365,7 @@ def _fix(world: World, name: str) -> None:
         ({"queueName": "other"}, "set suspend: true first"),
         (
             {"podTemplate": pod_template()},
-            "spec.podTemplate changes only while the training is suspended or has failed",
+            "spec.podTemplate changes only while the training is suspended or",
         ),
     ):
         world.refused(name, spec, said)

@@ -115,6 +115,11 @@ class Recorder:
         found = [each for status in self.statuses(training, uid) for each in status.get("conditions") or []]
         return {each["reason"]: each["message"] for each in found if each["type"] == kind}
 
+    def messages(self, training: str, *kinds: str) -> list[str]:
+        """Every message that conditions of these types have had, in order."""
+        found = [each for status in self.statuses(training) for each in status.get("conditions") or []]
+        return list(dict.fromkeys(each["message"] for each in found if each["type"] in kinds))
+
     def verdict(self, training: str, attempt: int, stage: str) -> dict[str, Any]:
         """The first verdict over a stage of an attempt."""
         found = [status.get("lastVerdict") or {} for status in self.statuses(training)]

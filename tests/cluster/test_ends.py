@@ -68,9 +68,7 @@ def test_each_end_has_its_verdict_and_its_next_attempt(world: World, hands: Hand
     hands.join(end.name)
     world.over(end.name)
     seen = world.row(end.name, end.cause, end.stage, end.claim)
-    texts = [seen["message"]]
-    for kind in ("Accepted", "Running", "Failed"):
-        texts += world.recorder.reasons(end.name, kind).values()
+    texts = [seen["message"], *world.recorder.messages(end.name, "Accepted", "Running", "Failed")]
     seen["said"] = next((text for text in texts if end.says in text), "")
     write_down(seen)
     write_sequence(world.recorder, end.name, end.stage, end.cause)
@@ -117,9 +115,9 @@ def test_a_job_that_a_quota_forbids_is_waited_for(
         world.kubectl("create", "-f", "-", manifest=training(name, stand_in))
 
         def told() -> str:
-            return recorder.reasons(name, "Running").get("WaitingForPods", "")
+            return next((text for text in recorder.messages(name, "Running") if "exceeded quota" in text), "")
 
-        world.wait(name, lambda: "exceeded quota" in told(), "the quota's words")
+        world.wait(name, told, "the quota's words")
         assert f"Job {name}-look-1 was refused: " in told() and "have it raised: it follows by itself" in told()
         assert not recorder.of("Job", name)
         world.kubectl("delete", "resourcequota", "few")

@@ -1,4 +1,4 @@
-"""What keeps the pods of a training from starting, what is said of it meanwhile, and that it goes on when it is mended."""
+"""What keeps the pods of a training from starting, what is said of it, and that it goes on when that is mended."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ DONE = ("Succeed", "Completed")
 PAUSE = ("Suspend", "SuspendedByUser")
 LATE_IMAGE = f"localhost/late-{os.urandom(4).hex()}:1"  # no node has it from an earlier run
 SCARCE = "scarce"  # of the priority class and the quotas here
-NVIDIA = "nvidia.com/gpu"
+AMD = "amd.com/gpu"
 
 
 def _told(world: World, name: str, words: str, kind: str = "Running") -> None:
-    world.wait(name, lambda: any(words in one for one in world.recorder.reasons(name, kind).values()), words)
+    world.wait(name, lambda: any(words in one for one in world.recorder.messages(name, kind)), words)
 
 
 def _mended(words: str, mend: Callable[[World, str], None], kind: str = "Running") -> Callable[[World, str], None]:
@@ -96,13 +96,8 @@ def lent(world: World) -> str:
 def _add_gpus(world: World, name: str) -> None:
     """An autoscaler adds a larger node. Before that it was accepted, and told at once."""
     accepted = world.recorder.reasons(name, "Accepted")["Valid"]
-    assert "no node of this cluster has 16 x nvidia.com/gpu of class h100-80g, at most 8 each" in accepted, accepted
-    node = world.cluster.nodes[0]
-    world.cluster.set_gpus(node, NVIDIA, 16, {})
-    try:
-        world.over(name)
-    finally:
-        world.cluster.set_gpus(node, NVIDIA, 8, {})
+    assert "no node of this cluster has 2 x amd.com/gpu of class mi300x, at most 1 each" in accepted, accepted
+    world.cluster.set_gpus(world.cluster.nodes[1], AMD, 2, {})
 
 
 def _ask_for_less(world: World, name: str) -> None:
@@ -150,8 +145,9 @@ WAITS = (
         spec={"images": {"cache": LATE_IMAGE}},
     ),
     _waits(
-        "too-many-gpus", "no node has so many GPUs", "at most 8 each: it waits for one to be added", _add_gpus,
-        spec={"gpu": {"class": "h100-80g", "count": 16}}, stage="train", everyday=True,
+        "too-many-gpus", "no node has so many GPUs", "at most 1 each: it waits for one to be added", _add_gpus,
+        spec={"gpu": {"class": "mi300x", "count": 2}, "podTemplate": pod_template({"limits": {"memory": "1Gi"}})},
+        stage="train", everyday=True,
     ),
     _waits(
         "too-much-memory", "no node has so much memory", "no node that would do has 900Gi of memory, at most",
@@ -178,10 +174,12 @@ def scarcity(world: World) -> Iterator[None]:
         {**core, "metadata": {"name": f"{SCARCE}-claims"}, "spec": {"hard": {claims: "1"}}},  # which is there already
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "half"}, "stringData": {"other": "x"}},
     ])  # fmt: skip
+    world.cluster.set_gpus(world.cluster.nodes[1], AMD, 1, {})
     try:
         for quota in (f"{SCARCE}-pods", f"{SCARCE}-claims"):
             world.kubectl("wait", f"resourcequota/{quota}", "--for=jsonpath={.status.hard}", "--timeout=60s")
         yield
     finally:
+        world.cluster.set_gpus(world.cluster.nodes[1], AMD, 8, {})
         world.cluster.kubectl("delete", "priorityclass", SCARCE)
         world.cluster.kubectl("delete", "pv", lent(world), "--ignore-not-found", "--wait=false")
