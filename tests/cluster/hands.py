@@ -4,11 +4,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+AT_ONCE = 12  # trainings: more of them only wait for each other's processor, and all that is timed with them
+
 
 class Hands:
-    """What goes wrong in a thread is raised where its training is asked about."""
+    """What goes wrong in a thread is raised where its training is asked about. room: for those under way at once."""
 
     def __init__(self) -> None:
+        self.room = threading.Semaphore(AT_ONCE)
         self._threads: dict[str, threading.Thread] = {}
         self._wrong: dict[str, BaseException] = {}
 

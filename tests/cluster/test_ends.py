@@ -52,21 +52,25 @@ def hands(world: World, request: pytest.FixtureRequest) -> Hands:
     for end in ends:
         if end.claim in world.volumes:
             world.behave(end.name, end.does, end.claim)
-    made = [training(end.name, world.image, **end.spec) for end in ends]
-    for obj in made:
-        obj["spec"]["images"].setdefault("cache", world.image)
-        obj["spec"]["images"].setdefault("train", world.image)
-    world.kubectl("apply", "-f", "-", manifest=made)
+        made = training(end.name, world.image, **end.spec)
+        images = {"cache": world.image, "train": world.image} | made["spec"]["images"]
+        world.manifests[end.name] = {**made, "spec": {**made["spec"], "images": images}}
+
+    def cause(end: End) -> None:
+        with hands.room:
+            world.make(end.name)
+            if end.act:
+                end.act(world, end.name)
+            world.over(end.name)
+
     for end in ends:
-        if end.act:
-            hands.act(end.name, end.act, world, end.name)
+        hands.act(end.name, cause, end)
     return hands
 
 
 @pytest.mark.parametrize("end", [sampled(end) for end in ROWS])
 def test_each_end_has_its_verdict_and_its_next_attempt(world: World, hands: Hands, end: End) -> None:
     hands.join(end.name)
-    world.over(end.name)
     seen = world.row(end.name, end.cause, end.stage, end.claim)
     texts = [seen["message"], *world.recorder.messages(end.name, "Accepted", "Running", "Failed")]
     seen["said"] = next((text for text in texts if end.says in text), "")

@@ -51,11 +51,12 @@ def hands(world: World, request: pytest.FixtureRequest) -> Hands:
         for name in one.after:
             if name in asked:
                 hands.settled(name)
-        world.manifests[one.name] = manifest(world, one)
-        world.behave(one.name, one.does)
-        world.make(one.name)
-        one.act(world, one.name)
-        world.over(one.name)
+        with hands.room:
+            world.manifests[one.name] = manifest(world, one)
+            world.behave(one.name, one.does)
+            world.make(one.name)
+            one.act(world, one.name)
+            world.over(one.name)
 
     for one in asked.values():
         hands.act(one.name, interrupt, one)
