@@ -247,7 +247,7 @@ GPUS = (
     _full_gpu("two-nodes-end", "two nodes: the second leaves with 80, whatever the plan", spec=TWO,
               does={f"train-{n}.{node}": [SAVE, GONE] if node == 0 else [["after", 3], GPU_FULL]
                     for n in (1, 2, 3) for node in (0, 1)},
-              starts=(0, 3, 3), says=NO_PLAN.format("bf16/resident/keep:0"), final=("Failed", "GPUOutOfMemory"),
+              starts=(0, 3, 3), says=NO_PLAN.format("fp32/resident/keep:0"), final=("Failed", "GPUOutOfMemory"),
               memory=("keep:48", "keep:24", "keep:0")),
 )  # fmt: skip
 
