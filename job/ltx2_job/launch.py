@@ -58,6 +58,8 @@ class Layout:
         """One environment per local worker."""
         return [
             {
+                # A process that lost its peer warns every second, with a C++ trace, until it is ended.
+                "TORCH_CPP_LOG_LEVEL": "ERROR",
                 **base,
                 "RANK": str(self.node * self.processes + local),
                 "WORLD_SIZE": str(self.nodes * self.processes),
