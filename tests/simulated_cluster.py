@@ -81,7 +81,7 @@ class Cluster:
         self.refuse = ""  # what the server says against every child
         self.dislike = ""  # what it says against a Job that it is only shown
         self.shown, self.dry_run = [], None  # the pod templates that it was shown, and its newest answer
-        self.page, self.node = None, "n1"
+        self.page, self.page_awaited, self.node = None, False, "n1"
         self.deleted = False
         self.requeue = 0.0
         self.views = [self.observe()]
@@ -101,6 +101,7 @@ class Cluster:
             services=kinds["Service"],
             nodes=self.nodes,
             progress=copy.deepcopy(self.page),
+            page_awaited=self.page_awaited,
             volume_seen=self.seen,
             workloads=self.workloads,
             events=self.job_events,

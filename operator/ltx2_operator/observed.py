@@ -35,6 +35,7 @@ class Observed:
 
     nodes: None where the operator may not read nodes. secrets: names of Secrets, None where it may not read them.
     events: core/v1 Events about the Jobs (why no pod came). progress: rank 0's page, already checked by progress.parse.
+    page_awaited: nobody has tried to read it yet.
     workloads: Kueue's Workloads of the Jobs, where they may be read: why a queue holds a run. model: sizes of the
     checkpoint where its file can be read (a run on one machine), None elsewhere. dry_run: the newest answer to a
     DryRunJob, None if there was none yet. volume_seen: whoever runs this has looked at the volume itself (a run on one
@@ -50,6 +51,7 @@ class Observed:
     secrets: frozenset[str] | None = None
     events: Sequence[Mapping[str, Any]] = ()
     progress: Mapping[str, Any] | None = None
+    page_awaited: bool = False
     workloads: Sequence[Mapping[str, Any]] = ()
     model: Model | None = None
     dry_run: DryRun | None = None

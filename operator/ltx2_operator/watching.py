@@ -79,7 +79,8 @@ def _running(draft: Draft, observed: Observed) -> None:
             draft.again_at_once()
             return
         draft.again_in(left)
-    absorb(draft, observed.progress)
+    if not observed.page_awaited:
+        absorb(draft, observed.progress)
 
 
 def _pending(draft: Draft, job: Mapping[str, Any], own: Sequence[Mapping[str, Any]], observed: Observed) -> None:

@@ -586,6 +586,21 @@ def test_an_edit_before_the_first_attempt_is_planned_anew_and_one_behind_the_loc
     assert "resumeFrom" in cluster.condition("Failed")["message"]
 
 
+def test_a_page_that_nobody_has_tried_to_read_yet_says_nothing():
+    """Neither at the start of a run nor at that of an operator."""
+    cluster = Cluster()
+    cluster.page_awaited = True
+    cluster.run_stage(0)
+    cluster.start()
+    cluster.wait(200)
+    cluster.settle()
+    assert cluster.status["state"] == "Running"
+    assert cluster.condition("Progressing")["reason"] == "Pending"
+    cluster.page_awaited = False
+    cluster.settle()
+    assert cluster.condition("Progressing")["reason"] == "Unknown"
+
+
 def test_progress_is_taken_over_and_a_stall_is_seen():
     cluster = Cluster()
     cluster.run_stage(0)

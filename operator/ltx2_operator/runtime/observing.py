@@ -54,6 +54,7 @@ class Watcher:
             secrets=None if quiet or not self.secret_reader else self._secrets(obj),
             events=[] if quiet else self._events(key[0], jobs, pods),
             progress=page,
+            page_awaited=self.pages.awaited(key),
             workloads=[] if quiet else self._workloads(key[0], jobs),
             dry_run=dry_run,
             refused=refused,

@@ -13,6 +13,8 @@ from ltx2_operator.progress import READ_EVERY, PageError, fetch, parse
 from ltx2_operator.runtime.queue import Key
 
 READERS: Final = 8
+FIRST: Final = 2.0  # seconds until the page of a new run is read first, at the most
+FIRST_A_SECOND: Final = 100  # of a great number of new runs
 KEEP: Final = 3 * READ_EVERY  # seconds for which a page that was read counts as the newest
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 class _Reading:
     host: str
     due: float
+    tried: bool = False
     text: bytes = b""
     page: Mapping[str, Any] | None = None
     read: float = field(default=float("-inf"))
@@ -30,8 +33,8 @@ class _Reading:
 class Pages:
     """The newest page of each training that somebody wants to see.
 
-    `came` is called with a key when its page says something else than before, and when it could not be read for so long
-    that the last one counts no more.
+    `came` is called with a key when its page says something else than before, when the first try to read it failed, and
+    when it could not be read for so long that the last one counts no more.
     """
 
     def __init__(
@@ -53,9 +56,19 @@ class Pages:
                 return None
             known = self._readings.get(key)
             if known is None or known.host != host:
-                self._readings[key] = _Reading(host, self._clock() + random.uniform(0, 2))
+                self._readings[key] = _Reading(host, self._clock() + random.uniform(0, self._spread()))
                 return None
             return known.page if self._clock() - known.read < KEEP else None
+
+    def awaited(self, key: Key) -> bool:
+        """Whether nobody has tried yet to read a wanted page: that there is none says nothing."""
+        with self._lock:
+            known = self._readings.get(key)
+            return known is not None and not known.tried
+
+    def _spread(self) -> float:
+        """Seconds within which a page is read first: soon, but not the pages of thousands of runs at once."""
+        return min(READ_EVERY, max(FIRST, len(self._readings) / FIRST_A_SECOND))
 
     def start(self) -> None:
         """Begin, in threads of its own."""
@@ -92,10 +105,18 @@ class Pages:
             page = parse(text)
         except PageError as error:
             log.debug("%s/%s: %s", *key, error)
+            self._first_failed(key, reading)
             return
         except Exception:
             log.exception("%s/%s: the progress page could not be read", *key)
+            self._first_failed(key, reading)
             return
         with self._lock:
-            reading.text, reading.page, reading.read = text, page, self._clock()
+            reading.tried, reading.text, reading.page, reading.read = True, text, page, self._clock()
         self._came(key)
+
+    def _first_failed(self, key: Key, reading: _Reading) -> None:
+        with self._lock:
+            first, reading.tried = not reading.tried, True
+        if first:
+            self._came(key)

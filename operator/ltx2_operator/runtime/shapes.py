@@ -4,6 +4,7 @@ A list of pods is mostly specs, environment variables and managedFields that nob
 first would need several times the memory. A value is whatever it is: what is wrong with it is said by reconcile.
 """
 
+import sys
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypedDict
@@ -38,7 +39,8 @@ Training = _only(
 )
 # A Job's template is a copy of what the operator sent.
 Job = _only("Job", (*_OBJECT, "status"), metadata=_Child, spec=_only("_JobSpec", ("parallelism", "suspend")))
-_Container: Any = _only("_Container", ("name", "resources"))  # a message names the limit that was reached
+_Resources: Any = _only("_Resources", ("limits",))  # a message names the limit that was reached
+_Container: Any = _only("_Container", ("name",), resources=_Resources)
 _State: Any = _only("_State", ("name", "image", "state"))
 _Condition: Any = _only("_Condition", ("type", "status", "reason", "message"))
 # Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers.
@@ -75,7 +77,7 @@ def read_list(data: bytes, shape: Any) -> tuple[list[Body], Body]:
     """The items of a list, and its own metadata. Raises ValueError."""
     found = _decoder(_List).decode(data)
     decode = _decoder(shape).decode
-    return [decode(item) for item in found.get("items") or []], found.get("metadata") or {}
+    return [_shared(decode(item)) for item in found.get("items") or []], found.get("metadata") or {}
 
 
 def read_event(line: bytes, shape: Any) -> tuple[str, Body]:
@@ -83,10 +85,27 @@ def read_event(line: bytes, shape: Any) -> tuple[str, Body]:
     found = _decoder(_Event).decode(line)
     kind = found.get("type", "")
     body: Body = _decoder(Body if kind == "ERROR" else shape).decode(found.get("object") or b"{}")
-    return kind, body
+    return kind, _shared(body)
 
 
 def kept(body: Body, shape: Any) -> Body:
     """What a list or watch would have kept of an object. Raises ValueError."""
     found: Body = msgspec.convert(body, shape)
-    return found
+    return _shared(found)
+
+
+def _shared(body: Body) -> Body:
+    """Let equal texts be one: thousands of objects say the same in most places, which would be half of the memory."""
+    for key, value in body.items():
+        body[key] = _once(value)
+    return body
+
+
+def _once(value: Any) -> Any:
+    if isinstance(value, str):
+        return sys.intern(value)  # gone again with the last object that says it
+    if isinstance(value, dict):
+        return _shared(value)
+    if isinstance(value, list):
+        value[:] = map(_once, value)
+    return value

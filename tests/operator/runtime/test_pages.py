@@ -97,3 +97,28 @@ def test_a_page_that_is_lost_for_long_is_told_once_and_so_is_its_return():
     place.go(17)
     assert place.came == [KEY, KEY, KEY]
     assert place.pages.want(KEY, "10.0.0.1")["step"] == 3
+
+
+def test_the_first_pages_of_thousands_of_runs_are_not_read_at_once():
+    place = Place()
+    for number in range(2000):
+        place.pages.want(("ml", str(number)), "10.0.0.1")
+    place.time = 2.0
+    assert len(place.pages.due()) < 1000
+    place.time = 15.0
+    assert len(place.pages.due()) > 1000
+
+
+def test_a_page_is_awaited_until_the_first_try_and_a_first_try_that_fails_is_told():
+    place = Place()
+    place.answer = PageError("not yet")
+    assert not place.pages.awaited(KEY)
+    place.pages.want(KEY, "10.0.0.1")
+    assert place.pages.awaited(KEY)
+    place.go(2)
+    assert not place.pages.awaited(KEY)
+    assert place.came == [KEY]
+    place.go(17)
+    assert place.came == [KEY]
+    place.pages.want(KEY, "10.0.0.2")
+    assert place.pages.awaited(KEY)

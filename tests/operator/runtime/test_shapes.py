@@ -9,6 +9,7 @@ from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS
 
 LABELS = {"ltx2.dev/training": "fox", "ltx2.dev/uid": "u", "batch.kubernetes.io/controller-uid": "j"}
 LIMITED = {"name": "job", "resources": {"limits": {"memory": "1Gi"}}}
+ASKED = {"name": "job", "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "1"}}}
 ENDED = {"name": "job", "image": "i", "state": {"terminated": {"exitCode": 65, "message": "{}"}}}
 
 
@@ -50,7 +51,7 @@ KEPT = {"name": "fox", "uid": "u", "resourceVersion": "5"}
             PODS,
             {
                 "metadata": metadata(labels=LABELS, deletionTimestamp="t", deletionGracePeriodSeconds=30),
-                "spec": {"nodeName": "n", "volumes": [1], "containers": [{**LIMITED, "image": "i", "env": [1]}]},
+                "spec": {"nodeName": "n", "volumes": [1], "containers": [{**ASKED, "image": "i", "env": [1]}]},
                 "status": {
                     "phase": "Failed", "podIP": "1", "qosClass": "Burstable",
                     "conditions": [{"type": "DisruptionTarget", "status": "True", "lastProbeTime": None}],
@@ -103,3 +104,17 @@ def test_an_error_in_a_watch_is_whole_and_nonsense_is_an_error():
     for wrong in (b"<html>", b"[]", b'{"items": 5}'):
         with pytest.raises(ValueError):
             shapes.read_list(wrong, PODS.shape)
+
+
+def test_equal_texts_of_different_objects_are_one():
+    """Thousands of trainings say the same in most places."""
+    sent = {"metadata": {"name": "a"}, "spec": {"config": {"keys": [["a longer text", {"deep": "of its own"}]]}}}
+    text = json.dumps({"items": [sent, sent]}).encode()
+    (one, other), _ = shapes.read_list(text, TRAININGS.shape)
+    _, third = shapes.read_event(json.dumps({"type": "ADDED", "object": sent}).encode(), TRAININGS.shape)
+    fourth = TRAININGS.kept(json.loads(json.dumps(sent)))
+    for found in (one, other, third, fourth):
+        assert found["spec"] == sent["spec"]
+        words, deep = found["spec"]["config"]["keys"][0]
+        assert words is one["spec"]["config"]["keys"][0][0]
+        assert deep["deep"] is one["spec"]["config"]["keys"][0][1]["deep"]
