@@ -234,16 +234,17 @@ def _with_remedy(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> str:
     """The message of a verdict; where a limit of the pod was reached, with that number and the key that raises it."""
     resource = _LIMITED.get(verdict.reason)
     names = ((pod["metadata"].get("labels") or {}).get(TRAINING_LABEL) for pod in pods)
+    text = verdict.message.rstrip(" .")
     again = f"then `ltx2 retry {next(filter(None, names), 'NAME')}`"
     if resource and (full := _FULL_VOLUME.search(verdict.message)):
         key = f"spec.podTemplate.spec.volumes[name={full[1]}].emptyDir.sizeLimit"
-        return f"{verdict.message}; raise {key}, {again}"
+        return f"{text}; raise {key}, {again}"
     for pod in pods if resource else ():
         for container in (pod.get("spec") or {}).get("containers") or []:
             limit = ((container.get("resources") or {}).get("limits") or {}).get(resource)
             if container.get("name") == CONTAINER and limit:
                 key = f"spec.podTemplate.spec.containers[name={CONTAINER}].resources.limits.{resource}"
-                return f"{verdict.message}; the limit is {limit}: raise {key}, {again}"
+                return f"{text}; the limit is {limit}: raise {key}, {again}"
     return verdict.message
 
 

@@ -18,7 +18,7 @@ _CLAIM: Final = "persistentvolumeclaim"
 _REMEDIES: Final = (
     ("exceeded quota", "free some of the namespace's quota or have it raised: it follows by itself"),
     ("violates podsecurity", "remove from spec.podTemplate what it names, or have the namespace allow it"),
-    ("couldn't find key", "add that key to it, or name another in spec.secrets: the pod starts by itself"),
+    ("couldn't find key", "add that key to it: the pod starts by itself"),
     ("createcontainerconfigerror", "create what is missing in this namespace: the pod starts by itself"),
     ("unbound immediate persistentvolumeclaims", "a storage class or volume is missing: see `kubectl describe pvc`"),
     (_CLAIM, "create the claim that spec.storage.claimName names: the pod starts by itself"),
