@@ -66,7 +66,9 @@ def _verdict(job: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], n
         if failed is not None:
             return _failed(failed, pods, report)
         if job_condition(job, "Complete") is not None:
-            return _complete(pods, report)
+            late = [pod for pod in pods if is_alive(pod) and not is_stuck(pod, now)]
+            # A Job is complete when its pods are: where they are seen alive, their last words are on their way.
+            return None if late and not _proof(report) else _complete(pods, report)
     alive = [pod for pod in pods if is_alive(pod)]
     if alive:
         return _lost_node(alive, report) if all(is_stuck(pod, now) for pod in alive) else None

@@ -201,6 +201,19 @@ def test_a_limit_that_was_reached_is_named_with_the_key_that_raises_it(resource,
     assert "limit" not in classify(other["sequence"][-1]["job"], last["pods"][:0], now).message
 
 
+def test_a_complete_job_waits_for_the_last_words_of_its_pods():
+    """Seen on a busy cluster: the Job's end came before its pod's, and a cache that was ready was made again."""
+    job = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    pod = {"metadata": {"name": "fox-cache-1-x7k2p"}, "status": {"phase": "Running"}}
+    assert classify(job, [pod], NOW) is None
+    word = json.dumps({"stage": "cache", "exitCode": 0})
+    ended = {"name": "job", "state": {"terminated": {"exitCode": 0, "message": word}}}
+    done = {**pod, "status": {"phase": "Succeeded", "containerStatuses": [ended]}}
+    assert classify(job, [done], NOW).action is Action.SUCCEED
+    lost = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert classify(job, [lost], NOW).reason == "NoProof"
+
+
 def test_a_full_scratch_folder_is_named_with_its_own_limit():
     data, now = load(DATA / "evicted-ephemeral.json")
     last = data["sequence"][-1]
