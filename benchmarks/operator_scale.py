@@ -20,11 +20,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
 import scale_parts as parts
 from scale_parts import Limits, Operator, World
+
+from ltx2_operator.runtime.client import ApiError
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL_SECONDS, GOAL_MIB = 5.0, 200.0
@@ -52,13 +55,23 @@ def fill(world: World, arguments: argparse.Namespace, log: Log) -> None:
     log(f"{arguments.trainings} trainings are created")
     operator = Operator(world, "filling", None, **FASTER)
     wanted = {"Running": arguments.running, "Succeeded": arguments.trainings - arguments.running}
-    while (states := world.states()) != {key: count for key, count in wanted.items() if count}:
+    while (states := _states(world, log)) != {key: count for key, count in wanted.items() if count}:
         log(f"filling: {dict(states)}")
         if operator.process.poll() is not None or states["Rejected"] or states["Failed"]:
             sys.exit(f"the operator has ended, or refuses trainings: {operator.log.read_text()[-2000:]}")
         time.sleep(5 if arguments.trainings > 500 else 1)
     operator.end()
     log(f"filled: {dict(states)}")
+
+
+def _states(world: World, log: Log) -> Counter[str]:
+    """The trainings' states; an API server that is too busy to answer is asked again."""
+    while True:
+        try:
+            return world.states()
+        except ApiError as error:
+            log(f"filling: {error}")
+            time.sleep(5)
 
 
 def first_pass(world: World, label: str, limits: Limits, log: Log) -> tuple[dict[str, Any], Operator]:
