@@ -8,6 +8,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -208,11 +209,22 @@ def config(args: Namespace) -> None:
 def clips(args: Namespace) -> None:
     """Look at the clips of a configuration; nothing is written."""
     from ltx2_job.caching.look import look
+    from ltx2_job.mirror.bring import described
+    from ltx2_job.mirror.place import folder, is_remote
 
-    seen = look(_resolved(args), Workspace(args.workspace))
+    resolved, workspace = _resolved(args), Workspace(args.workspace)
+    for dataset in resolved.clips:
+        if is_remote(dataset):
+            print(f"datasets[{dataset.id}]: {described(dataset, workspace)}")
+    here = tuple(one for one in resolved.clips if not is_remote(one) or folder(workspace, one).is_dir())
+    if len(here) < len(resolved.clips):
+        print("clips: those that lie elsewhere are looked at when they have been downloaded")
+    if not here:
+        return
+    seen = look(replace(resolved, datasets=here), workspace)
     for line in seen.lines():
         print(line)
-    if not seen.trained:
+    if not seen.trained and len(here) == len(resolved.clips):
         raise DataError("no clip can be trained on; repair the clips named above or loosen what refuses them")
 
 

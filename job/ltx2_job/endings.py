@@ -36,6 +36,8 @@ _EXTRA: Final = frozenset(
         "safetensors",
         "av",
         "huggingface_hub",
+        "boto3",
+        "botocore",
         "httpx2",
         "numpy",
         "matplotlib",

@@ -17,6 +17,8 @@ from ltx2_job.endings import ending
 from ltx2_job.errors import StorageError
 from ltx2_job.finished import finished
 from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
+from ltx2_job.mirror.bring import require as require_clips
+from ltx2_job.mirror.place import is_remote
 from ltx2_job.progress import VERSION, ending_fields, timestamp, write_last_word
 from ltx2_job.resumption import find_origin, require_fitting
 from ltx2_job.same_run import UNNAMED_CHECKPOINTS, require_same
@@ -72,7 +74,8 @@ def look(order: "Order", environ: Mapping[str, str] = os.environ) -> int:
 def require(resolved: "Resolved", place: Workspace, run: RunFolder, stop: StopFlag) -> None:
     """Raise for the first thing that the volume lacks.
 
-    Raises StorageError, ConfigError, NoInputError (clips, or a model that a path names, are not there yet), Stopped.
+    Datasets that lie elsewhere are asked for one clip. Raises StorageError, ConfigError, NoInputError (clips, or a
+    model that a path names, are not there yet), AuthError, UnavailableError, Stopped.
     """
     if not os.access(place.root, os.W_OK | os.X_OK):
         raise StorageError(
@@ -84,7 +87,9 @@ def require(resolved: "Resolved", place: Workspace, run: RunFolder, stop: StopFl
         require_fitting(find_origin(reference, run, place).path, resolved.training)
     for dataset in resolved.clips:
         stop.check()
-        folder = str(dataset.instance_data_dir or "")
-        find_clips(place.resolve(folder), folder)
+        if is_remote(dataset):
+            require_clips(dataset, run)
+        else:
+            find_clips(place.resolve(dataset.instance_data_dir or ""), str(dataset.instance_data_dir))
     with contextlib.suppress(NotDownloaded):  # the cache stage downloads it
         Snapshots(place, run).find(resolved.training)

@@ -5,11 +5,12 @@ first part is a folder of the workspace (models/…) is a path, there or not. El
 Hub, `owner/name@revision` that repository at a branch, tag or commit.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from ltx2_job.errors import ConfigError, Problem
 from ltx2_job.workspace import Workspace
@@ -36,10 +37,15 @@ _PATH_STARTS: Final = ("/", "./", "../", "~")
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of models on the Hub, at a branch, tag or commit."""
+    """A repository on the Hub, at a branch, tag or commit.
+
+    kind: what it holds. field: the key that names it, for messages.
+    """
 
     name: str
     revision: str = MAIN
+    kind: Literal["model", "dataset"] = "model"
+    field: str = dataclasses.field(default=MODEL_KEY, compare=False)
 
     def __str__(self) -> str:
         return self.name if self.revision == MAIN else f"{self.name}@{self.revision}"

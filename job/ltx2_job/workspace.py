@@ -22,6 +22,7 @@ class RunFolder:
     datasets = property(lambda self: self.root / "datasets.json")
     plan = property(lambda self: self.root / "plan.json")
     model = property(lambda self: self.root / "model.json")  # which files and commits of the model the run uses
+    sources = property(lambda self: self.root / "sources.json")  # the commits of the datasets that come from the Hub
     index = property(lambda self: self.root / "index.json")  # the samples and their keys in the store
     report = property(lambda self: self.root / "report.json")
     checkpoints = property(lambda self: self.root / "checkpoints")
@@ -44,6 +45,7 @@ class Workspace:
 
     models = property(lambda self: self.root / "models")
     cache = property(lambda self: self.root / "cache")
+    downloads = property(lambda self: self.root / "downloads")  # datasets from elsewhere (mirror/place.py)
 
     def resolve(self, path: str | Path) -> Path:
         """An absolute path as it is, a relative one under the workspace. Raises ConfigError for a home of nobody."""

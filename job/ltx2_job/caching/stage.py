@@ -1,7 +1,7 @@
 """The cache stage: everything that does not change during training is computed once, before it.
 
-survey the clips -> plan the work -> (only if something is missing) video VAE, audio VAE, text encoder -> index.json,
-report.json. A run with nothing to do ends before torch is imported.
+mirror datasets that lie elsewhere -> survey the clips -> plan the work -> (only if something is missing) video VAE,
+audio VAE, text encoder -> index.json, report.json. A run with nothing to do ends before torch is imported.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from ltx2_job.caching.manage import in_use, memory_path
 from ltx2_job.caching.remember import Memory
 from ltx2_job.caching.report import build_report, overused, skip_lines, uneven_rates
-from ltx2_job.caching.survey import Skipped, Workers, survey
+from ltx2_job.caching.survey import Skipped, Workers, clip_datasets, survey
 from ltx2_job.caching.work import Stores, Work, index_of, plan_work
 from ltx2_job.data.index import Index
 from ltx2_job.errors import ConfigError, DataError, Problem
+from ltx2_job.mirror.bring import bring
 from ltx2_job.storage import require_space, writing
 from ltx2_job.store import KINDS
 from ltx2_job.workspace import write_json
@@ -39,6 +40,7 @@ def run_cache(stage: "Stage", make_workers: Callable[[int | None], Workers] = Wo
     stage.reporter.state("loading")
     stores = Stores.of(stage)
     with writing(stage, stores.home.root, lambda: 0), in_use(stage.workspace):
+        bring(clip_datasets(stage.datasets), stage.workspace, stage.run, stage.reporter, stage.stop.check)
         for store in stores.all:
             store.sweep()
         checkpoint = open_checkpoint(stage)

@@ -23,6 +23,7 @@ from ltx2_job.data.captions import captions
 from ltx2_job.data.decoder import Decoder, Probe, Unusable
 from ltx2_job.data.sizes import Timing, clip_frames, timing, training_size
 from ltx2_job.discover import find_clips
+from ltx2_job.mirror import place
 from ltx2_job.workspace import name_of
 
 if TYPE_CHECKING:
@@ -258,8 +259,8 @@ def _listen(decoder: Decoder, clip: Clip) -> dict[str, Any]:
 
 def find(workspace: "Workspace", dataset: "DatasetConfig") -> list[Found]:
     """The files of a dataset that may be clips. Raises NoInputError if there is none yet."""
-    named = str(dataset.instance_data_dir)
-    folder = workspace.resolve(named)
+    folder = place.folder(workspace, dataset)
+    named = name_of(folder, workspace.root) if place.is_remote(dataset) else place.named(dataset)
     return [
         Found(dataset, dataset.id, path, name_of(path, workspace.root), path.relative_to(folder).as_posix())
         for path in find_clips(folder, named)

@@ -1,12 +1,26 @@
 """Checks over several keys at once. Each gives a problem; none changes anything."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
 
 from ltx2_job.config.datasets import DatasetConfig
 from ltx2_job.config.training import TrainingConfig
 from ltx2_job.errors import Problem
 
 CLIPS = ("video", "eval")  # types of datasets whose clips are cached
+# The keys of each place that clips may lie in, the required one first.
+SOURCES: Final = {
+    "local": ("instance_data_dir",),
+    "aws": ("aws_bucket_name", "aws_data_prefix", "aws_endpoint_url", "aws_region_name"),
+    "huggingface": ("dataset_name", "revision", "data_prefix"),
+}
+_REQUIRED: Final = {
+    "local": "name the folder of the clips",
+    "aws": "name the bucket of the clips",
+    "huggingface": "name the repository of the clips, owner/name",
+}
 
 
 def check_training(config: TrainingConfig, broken: frozenset[str]) -> list[Problem]:
@@ -49,9 +63,8 @@ def check_training(config: TrainingConfig, broken: frozenset[str]) -> list[Probl
 def check_dataset(config: DatasetConfig, field: str) -> list[Problem]:
     """What one dataset needs. `field`: "datasets[0]"."""
     problems: list[Problem] = []
+    problems += _check_source(config, field)
     if config.dataset_type in CLIPS:
-        if config.type == "local" and not config.instance_data_dir:
-            problems.append(Problem(f"{field}.instance_data_dir", "is required", "name the folder of the clips"))
         if config.caption_strategy == "instanceprompt" and not config.instance_prompt:
             problems.append(
                 Problem(
@@ -72,6 +85,60 @@ def check_dataset(config: DatasetConfig, field: str) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _check_source(config: DatasetConfig, field: str) -> list[Problem]:
+    """Where the files lie: what that needs, and no key of another place."""
+    if config.type not in SOURCES:
+        return []  # named as not supported yet
+    if config.dataset_type == "text_embeds" and config.type != "local":
+        what = f"is {config.type}: encoded captions are kept on the volume"
+        return [Problem(f"{field}.type", what, "write type: local")]
+    problems: list[Problem] = []
+    required = SOURCES[config.type][0]
+    if config.dataset_type in CLIPS and not getattr(config, required):
+        problems.append(Problem(f"{field}.{required}", "is required", _REQUIRED[config.type]))
+    defaults = type(config).model_fields
+    for other, names in SOURCES.items():
+        for name in names if other != config.type else ():
+            if getattr(config, name) != defaults[name].default:
+                what = f"is {getattr(config, name)!r}, but the type is {config.type}"
+                problems.append(Problem(f"{field}.{name}", what, f"remove it, or write type: {other}"))
+    return problems + (_check_form(config, field) if config.type != "local" else [])
+
+
+def _check_form(config: DatasetConfig, field: str) -> list[Problem]:
+    """Names that cannot be meant, told before anything is asked for."""
+    problems = []
+    if (bucket := config.aws_bucket_name) and not re.fullmatch(
+        r"[A-Za-z0-9][\w.-]{1,253}[A-Za-z0-9]", bucket, re.ASCII
+    ):
+        remedy = "write the bucket alone, without s3:// and without a folder; the folder is aws_data_prefix"
+        problems.append(Problem(f"{field}.aws_bucket_name", f"{bucket!r} is no name of a bucket", remedy))
+    if (url := config.aws_endpoint_url) and not _is_address(url):
+        remedy = "write https://host or http://host:port, without a name and a password in it"
+        problems.append(Problem(f"{field}.aws_endpoint_url", f"{_shown(url)!r} is no address of a store", remedy))
+    if (name := config.dataset_name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
+        problems.append(Problem(f"{field}.dataset_name", f"{name!r} is no repository", "write owner/name of the Hub"))
+    for key in ("aws_data_prefix", "data_prefix"):
+        prefix = getattr(config, key)
+        if prefix and ({"", ".", ".."} & set(prefix.strip("/").split("/"))):
+            problems.append(Problem(f"{field}.{key}", f"{prefix!r} is no folder", "write it as in footage/foxes"))
+    return problems
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username and not parts.query
+
+
+def _shown(url: str) -> str:
+    """An address without what may be a password."""
+    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 def check_datasets(configs: Sequence[tuple[str, DatasetConfig]], complete: bool) -> list[Problem]:

@@ -8,7 +8,7 @@ from ltx2_job.config import names
 from ltx2_job.config.keys import GUIDE, OFFICIAL, OURS, key, later
 from ltx2_job.config.values import Bool, Float, Int, JsonValue, Text, Texts, one_of
 
-_SOURCES = "clips come from files on the volume; other storage comes later"
+_SOURCES = "clips come from the volume, an object store or the Hub; other storage comes later"
 _FILTERS = "filters by source size come later"
 _MIXED = "mixed lengths come later"
 _CONDITIONING = "reference videos and masks come later"
@@ -69,9 +69,9 @@ class DatasetConfig(BaseModel):
     id: Text = key(..., "name of the dataset, unique; required", GUIDE, min_length=1)
     type: Literal["local", "aws", "csv", "huggingface", "webshart"] = key(
         "local",
-        "where the files lie",
+        "where the files lie: `local` on the volume, `aws` in an S3-compatible object store, `huggingface` on the Hub",
         GUIDE,
-        values=dict.fromkeys(("aws", "csv", "huggingface", "webshart"), _SOURCES),
+        values=dict.fromkeys(("csv", "webshart"), _SOURCES),
     )
     dataset_type: Annotated[str, one_of(names.DATASET_TYPES)] = key(
         "video",
@@ -80,8 +80,17 @@ class DatasetConfig(BaseModel):
         values=names.DATASET_TYPES_LATER,
     )
     instance_data_dir: Text | None = key(
-        None, "folder of the clips, searched with its sub-folders; required for clips", GUIDE
+        None, "folder of the clips, searched with its sub-folders; required with type: local", GUIDE
     )
+    aws_bucket_name: Text | None = key(None, "bucket of the clips; required with type: aws", GUIDE)
+    aws_data_prefix: Text = key("", "folder in the bucket, searched with its sub-folders; unset: all of it", GUIDE)
+    aws_endpoint_url: Text | None = key(None, "address of an S3-compatible store; unset: AWS_ENDPOINT_URL, AWS", GUIDE)
+    aws_region_name: Text | None = key(None, "region of the bucket; unset: AWS_REGION, or as the store says", GUIDE)
+    dataset_name: Text | None = key(
+        None, "data set repository on the Hub, owner/name; required with type: huggingface", GUIDE
+    )
+    revision: Text = key("main", "branch, tag or commit of that repository; a run keeps to the commit", GUIDE)
+    data_prefix: Text = key("", "folder in that repository, searched with its sub-folders; unset: all of it", OURS)
     caption_strategy: Annotated[str, one_of(names.CAPTIONS, names.CAPTION_ALIASES)] = key(
         "textfile",
         "`textfile`: the .txt beside a clip; `filename`; `instanceprompt`; unset: as in config.json",

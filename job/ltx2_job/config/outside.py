@@ -24,6 +24,10 @@ class Outside:
 
 _KEEPS_FILES: Final = "your files are never changed or removed; report.json names those that were skipped"
 _NO_GROUPS: Final = "sound is cut to the length of its clip, so it has no groups of its own"
+_CREDENTIALS: Final = (
+    "keys of an object store stand in no file; on a cluster name their Secret in spec.secrets.objectStore, on one "
+    "machine set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+)
 _STAGES: Final = "clips are cached by a stage of its own and training reads only the cache"
 
 TRAINING: Final[dict[str, Outside]] = {
@@ -129,6 +133,8 @@ DATASET: Final[dict[str, Outside]] = {
         "idle", "take no inputs of validation from here", "validation takes none from any dataset", Bool
     ),
     "vae_cache_clear_each_epoch": Outside("refused", "encode anew every epoch", _STAGES),
+    "aws_access_key_id": Outside("refused", "key of the object store", _CREDENTIALS),
+    "aws_secret_access_key": Outside("refused", "secret of the object store", _CREDENTIALS),
 }
 
 ALIASES: Final[dict[str, str]] = {

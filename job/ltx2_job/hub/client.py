@@ -26,6 +26,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ltx2_job import places
 from ltx2_job.errors import AuthError, ConfigError, JobError, NoInputError, Problem, UnavailableError
+from ltx2_job.fetching import Transient
 from ltx2_job.hub.choice import Entry, Listing
 from ltx2_job.places import Repository
 
@@ -37,10 +38,6 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TOKEN_REMEDY: Final = (
     "put a token of an account that may read it into HF_TOKEN (on a cluster: a Secret named in spec.secrets.hubToken)"
 )
-
-
-class Transient(Exception):
-    """The Hub or the way to it failed in a way that another try may not meet. `str()` says how."""
 
 
 class Hub:
@@ -62,7 +59,8 @@ class Hub:
         api = HfApi(endpoint=self.endpoint, token=self._token or False)
         try:
             with self._named(repository):
-                info = api.model_info(repository.name, revision=repository.revision, files_metadata=True, timeout=_READ)
+                ask = api.model_info if repository.kind == "model" else api.dataset_info
+                info = ask(repository.name, revision=repository.revision, files_metadata=True, timeout=_READ)
             if info.sha is None or not _COMMIT.fullmatch(info.sha) or not info.siblings:
                 raise ValueError("no commit or no files")
             return Listing(repository, info.sha, {each.rfilename: _entry(each) for each in info.siblings})
@@ -79,13 +77,16 @@ class Hub:
         A server that knows no ranges begins at 0. Raises as `listing`, also while chunks are read.
         """
         self._require_online(listing.repository)
-        url = hf_hub_url(listing.repository.name, name, revision=listing.commit, endpoint=self.endpoint)
+        repository = listing.repository
+        url = hf_hub_url(
+            repository.name, name, repo_type=repository.kind, revision=listing.commit, endpoint=self.endpoint
+        )
         headers = build_hf_headers(token=self._token or False) | {"Accept-Encoding": "identity"}
         if begin:
             headers["Range"] = f"bytes={begin}-"
         timeout = httpx2.Timeout(_READ, connect=_CONNECT)
         with (
-            self._named(listing.repository, name),
+            self._named(repository, name),
             get_session().stream("GET", url, headers=headers, timeout=timeout) as response,
         ):
             if response.status_code == 416:
@@ -95,9 +96,10 @@ class Hub:
 
     def _require_online(self, repository: Repository) -> None:
         if self._offline:
+            where, page = ("models", "models") if repository.kind == "model" else ("downloads", "datasets")
             raise NoInputError(
-                f"{repository} is not in models/, and HF_HUB_OFFLINE forbids to ask for it; copy it there from a "
-                "machine that has it (docs/models.md), or unset HF_HUB_OFFLINE"
+                f"{repository} is not in {where}/, and HF_HUB_OFFLINE forbids to ask for it; copy it there from a "
+                f"machine that has it (docs/{page}.md), or unset HF_HUB_OFFLINE"
             )
 
     @contextmanager
@@ -113,28 +115,28 @@ class Hub:
         except OfflineModeIsEnabled as error:
             raise NoInputError(str(error)) from None
         except HFValidationError as error:
-            raise ConfigError(Problem(places.MODEL_KEY, str(error))) from None
+            raise ConfigError(Problem(repository.field, str(error))) from None
         except httpx2.HTTPError as error:
             raise Transient(f"{self.endpoint}: {str(error) or type(error).__name__}") from None
 
     def _answered(self, error: HfHubHTTPError, repository: Repository, name: str) -> JobError | Transient:
         """What an answer of 400 and above means."""
         status = error.response.status_code if error.response is not None else 0
-        page = f"{self.endpoint}/{repository.name}"
+        page = f"{self.endpoint}/{'datasets/' * (repository.kind == 'dataset')}{repository.name}"
         whose = "your token's account" if self._token else "an account"
         if isinstance(error, GatedRepoError):
             accept = f"accept its licence with {whose} at {page}"
             return AuthError(f"{repository} is gated: {accept}" + ("" if self._token else f", then {_TOKEN_REMEDY}"))
         if isinstance(error, RevisionNotFoundError):
-            known = Problem(places.MODEL_KEY, f"{repository.name} has no revision {repository.revision!r}",
+            known = Problem(repository.field, f"{repository.name} has no revision {repository.revision!r}",
                             f"look at {page}/commits/main, or write {repository.name}")  # fmt: skip
             return ConfigError(known)
         if status == 404 and not isinstance(error, RepositoryNotFoundError):
-            return ConfigError(Problem(places.MODEL_KEY, f"{repository} has no file {name!r} on {self.endpoint}"))
+            return ConfigError(Problem(repository.field, f"{repository} has no file {name!r} on {self.endpoint}"))
         if status == 404:
             return ConfigError(
-                Problem(places.MODEL_KEY, f"{repository.name} is neither a path of the workspace nor a repository on "
-                        f"{self.endpoint}", "correct the name; a private repository needs a token that may read it")
+                Problem(repository.field, f"{repository.name} is {_no_such(repository)} on {self.endpoint}",
+                        "correct the name; a private repository needs a token that may read it")
             )  # fmt: skip
         if status in (401, 403):
             if self._token:
@@ -145,6 +147,11 @@ class Hub:
         if status in (408, 425, 429) or status >= 500:
             return Transient(f"{self.endpoint} answers {status}")
         return UnavailableError(f"{self.endpoint} answers {status} for {repository} {name}".rstrip())
+
+
+def _no_such(repository: Repository) -> str:
+    kinds = {"model": "neither a path of the workspace nor a repository", "dataset": "no repository of data sets"}
+    return kinds[repository.kind]
 
 
 def _entry(sibling: Any) -> Entry:

@@ -7,7 +7,7 @@ from ltx2_job.hub.snapshot import ModelFiles, NotDownloaded, Snapshots
 
 if TYPE_CHECKING:
     from ltx2_job.config import TrainingConfig
-    from ltx2_job.hub.download import Reporter
+    from ltx2_job.fetching import Reporter
 
 
 def obtain(

@@ -7,9 +7,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 
+from ltx2_job.config import DatasetConfig
 from ltx2_job.discover import find_clips
 from ltx2_job.errors import CheckpointError, ConfigError, NoInputError, Problem, StorageError
 from ltx2_job.hub.snapshot import NotDownloaded, Snapshots
+from ltx2_job.mirror.place import is_remote
 from ltx2_job.models.gemma import find_gemma
 from ltx2_job.models.header import read_lora_header
 from ltx2_job.resumption import find_origin, require_fitting
@@ -79,9 +81,9 @@ def missing(order: Order) -> list[str]:
 
 
 def has_clips(order: Order) -> bool:
-    """Whether the folder of every dataset is here and holds video files."""
+    """Whether the folder of every dataset that has one is here and holds video files."""
     try:
-        for dataset in order.resolved.clips:
+        for dataset in _on_this_volume(order):
             find_clips(order.workspace.resolve(dataset.instance_data_dir or ""), dataset.id)
     except NoInputError:
         return False
@@ -161,9 +163,16 @@ def _text_encoder(order: Order) -> None:
 
 
 def _clips(order: Order) -> None:
-    """The folders of the datasets; a run that has its index has found its clips already."""
+    """The folders of the datasets; a run that has its index has found its clips already.
+
+    What lies elsewhere is asked for by the job alone, which has the libraries for it.
+    """
     if order.folder.index.exists():
         return
-    for dataset in order.resolved.clips:
+    for dataset in _on_this_volume(order):
         named = dataset.instance_data_dir or ""
         find_clips(order.workspace.resolve(named), f"datasets[{dataset.id}].instance_data_dir: {named}")
+
+
+def _on_this_volume(order: Order) -> list[DatasetConfig]:
+    return [dataset for dataset in order.resolved.clips if not is_remote(dataset)]
