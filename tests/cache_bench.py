@@ -146,6 +146,9 @@ class FakeReporter:
     def info(self, message: str) -> None:
         pass
 
+    def transfer(self, name: str, done: int, total: int, rate: float | None) -> None:
+        pass
+
 
 class FakeStop:
     """Raises Stopped at the n-th check."""

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_goodTokenOfThisTest"
+SETS = "datasets/"  # before the names of data set repositories, which share nothing with those of models
 LARGE = 4096  # bytes from which a file lies in the storage
 
 
@@ -109,8 +110,10 @@ def _handler(hub, kind):
                 if kind == "storage":
                     return self._storage()
                 parts = self.path_.strip("/").split("/")
-                if parts[:2] == ["api", "models"]:
-                    return self._listing("/".join(parts[2:4]), "/".join(parts[5:]))
+                if parts[:2] in (["api", "models"], ["api", "datasets"]):
+                    return self._listing(SETS * (parts[1] == "datasets") + "/".join(parts[2:4]), "/".join(parts[5:]))
+                if parts[0] == "datasets":
+                    parts[:3] = ["/".join(parts[:2]), parts[2]]
                 if len(parts) > 4 and parts[2] == "resolve":
                     return self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
                 return self._error(404, None, "no such page")
@@ -156,9 +159,10 @@ def _handler(hub, kind):
         def _storage(self):
             if self.headers.get("Authorization"):
                 hub.leaked.append(self.headers["Authorization"])
-            owner, name, commit, *rest = self.path_.strip("/").split("/")
-            path = "/".join(rest)
-            data = hub.repos[f"{owner}/{name}"].commits[commit][path]
+            parts = self.path_.strip("/").split("/")
+            size = 3 if parts[0] == "datasets" else 2
+            name, commit, path = "/".join(parts[:size]), parts[size], "/".join(parts[size + 1 :])
+            data = hub.repos[name].commits[commit][path]
             return self._body(path, data, {"ETag": f'"{_sha256(data)}"'})
 
         def _body(self, path, data, headers):

@@ -18,7 +18,11 @@ import boto3
 from moto.server import create_backend_app
 from werkzeug.serving import make_server
 
-KEYS = {"AWS_ACCESS_KEY_ID": "of-this-test", "AWS_SECRET_ACCESS_KEY": "of-this-test"}
+# What a process needs to be let in, and to look for keys nowhere but here.
+ENVIRON = {
+    "AWS_ACCESS_KEY_ID": "OFTHISTEST", "AWS_SECRET_ACCESS_KEY": "of-this-test", "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_CONFIG_FILE": "/nonexistent",
+}  # fmt: skip
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>no</Message></Error>"
 
 
@@ -26,11 +30,12 @@ ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>no</Message></Error
 class ObjectStore:
     """The running store. requests: (method, path, query, Range) of each; sent: bytes of bodies by path.
 
-    faults: what answers the next requests, (status, body). cuts: object's path -> bytes after which its next body breaks
-    off. hold: object's path -> bytes after which its next body waits for `go`.
+    faults: what answers the next requests, (status, body). cuts: object's path -> bytes after which its next body
+    breaks off. hold: object's path -> bytes after which its next body waits for `go`.
     """
 
     url: str = ""
+    client: Any = None  # for what a test puts there
     requests: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
     faults: list[tuple[int, str]] = field(default_factory=list)
@@ -38,14 +43,7 @@ class ObjectStore:
     hold: dict[str, int] = field(default_factory=dict)
     held: threading.Event = field(default_factory=threading.Event)
     go: threading.Event = field(default_factory=threading.Event)
-    signed: list[bool] = field(default_factory=list)
-
-    @property
-    def client(self) -> Any:
-        """A client of the store, for what a test puts there."""
-        return boto3.client(
-            "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
-        )
+    signatures: list[str] = field(default_factory=list)  # the Authorization header of each request, or ""
 
     def put(self, bucket: str, objects: dict[str, bytes | str]) -> None:
         """Make the bucket, and put objects by key."""
@@ -53,7 +51,7 @@ class ObjectStore:
         client.create_bucket(Bucket=bucket)
         for key, data in objects.items():
             client.put_object(Bucket=bucket, Key=key, Body=data)
-        self.requests.clear()
+        self._forget()
 
     def put_folder(self, bucket: str, folder: Path, prefix: str) -> None:
         """Every file below a folder, under a prefix."""
@@ -63,11 +61,44 @@ class ObjectStore:
     def remove(self, bucket: str, key: str) -> None:
         """Remove an object."""
         self.client.delete_object(Bucket=bucket, Key=key)
+        self._forget()
+
+    def clear(self) -> None:
+        """Remove every bucket."""
+        client = self.client
+        for bucket in client.list_buckets()["Buckets"]:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
+                for entry in page.get("Contents", []):
+                    client.delete_object(Bucket=bucket["Name"], Key=entry["Key"])
+            client.delete_bucket(Bucket=bucket["Name"])
+        self._forget()
+
+    def signers(self) -> set[str | None]:
+        """Whose keys signed the requests since the last look; None for those without a signature."""
+        found = {_part(each, 0) for each in self.signatures}
+        self._forget()
+        return found
+
+    def regions(self) -> set[str | None]:
+        """The regions that the requests since the last look were signed for."""
+        found = {_part(each, 2) for each in self.signatures}
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
         self.requests.clear()
+        self.signatures.clear()
 
     def fetched(self) -> list[str]:
         """The keys whose bytes were asked for, with the bucket before them."""
-        return [path.strip("/") for method, path, query, _ in self.requests if method == "GET" and "list-type" not in query]
+        read = [(path, query) for method, path, query, _ in self.requests if method == "GET"]
+        return [path.strip("/") for path, query in read if "list-type" not in query]
+
+
+def _part(signature: str, index: int) -> str | None:
+    """A part of a signature's scope: key / day / region / service / request."""
+    _, found, scope = signature.partition("Credential=")
+    return scope.split(",")[0].split("/")[index] if found else None
 
 
 def _body(store: ObjectStore, path: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -93,7 +124,7 @@ def _in_front(store: ObjectStore, app: Callable[..., Iterable[bytes]]) -> Callab
         path = environ["PATH_INFO"]
         query = environ.get("QUERY_STRING", "")
         store.requests.append((environ["REQUEST_METHOD"], path, query, environ.get("HTTP_RANGE")))
-        store.signed.append("HTTP_AUTHORIZATION" in environ)
+        store.signatures.append(environ.get("HTTP_AUTHORIZATION", ""))
         if store.faults:
             status, body = store.faults.pop(0)
             start(f"{status} Fault", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
@@ -114,21 +145,13 @@ def serve() -> Iterator[ObjectStore]:
     store.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
+    session = boto3.session.Session("x", "x", region_name="us-east-1")
+    store.client = session.client("s3", endpoint_url=store.url)
     try:
         yield store
     finally:
         store.go.set()
-        for bucket in store.client.list_buckets()["Buckets"]:
-            _empty(store, bucket["Name"])
+        store.clear()
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _empty(store: ObjectStore, bucket: str) -> None:
-    """moto keeps its buckets for the whole process; the next test begins with none."""
-    client = store.client
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for entry in page.get("Contents", []):
-            client.delete_object(Bucket=bucket, Key=entry["Key"])
-    client.delete_bucket(Bucket=bucket)

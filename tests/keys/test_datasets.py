@@ -77,7 +77,7 @@ def test_type(bench: Bench) -> None:
     """Files of the volume are read; other storage is refused by name."""
     bench.clip("a")
     assert [sample.path for sample in bench.run()[0].samples] == ["datasets/videos/a.mp4"]
-    for other in ("aws", "csv", "huggingface", "webshart"):
+    for other in ("csv", "webshart"):
         assert refused({**bench.dataset, "type": other}).startswith(f"datasets[0].type: not supported yet: {other}")
 
 

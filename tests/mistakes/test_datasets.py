@@ -5,6 +5,8 @@ import pytest
 from mistakes.cases import DATASETS, Mistake, both, edit, mistake, names, try_it, write
 
 FILE, CONFIG = "config/multidatabackend.json", "config/config.json"
+LOCAL, BUCKET = '"type": "local"', '"type": "aws", "aws_bucket_name": "fox"'
+FOLDER = '"instance_data_dir": "clips",'
 ID, KIND, VIDEO = '"id": "clips"', '"dataset_type": "video"', '{ "num_frames": 9 }'
 
 
@@ -16,6 +18,17 @@ def dataset(name, code, *says, old=ID, new="", change=None):
 def extra(name, key, value, *says):
     """A mistake in one key that is added to the dataset."""
     return dataset(name, 78, f"datasets[0].{key}", *says, new=f'{ID}, "{key}": {value}')
+
+
+def elsewhere(name, key, value, *says):
+    """A mistake in one key of a dataset in an object store."""
+    bucket = "" if key == "aws_bucket_name" else ', "aws_bucket_name": "fox"'
+    return dataset(name, 78, f"datasets[0].{key}", *says, change=moved(f'"type": "aws"{bucket}, "{key}": "{value}"'))
+
+
+def moved(place):
+    """Clips that lie elsewhere: `place` is what says where."""
+    return both(edit(LOCAL, place, FILE), edit(FOLDER, "", FILE))
 
 
 def video(name, value, *says):
@@ -62,6 +75,26 @@ MISTAKES = [
     dataset("captions by a way that does not exist", 78, "datasets[0].caption_strategy", "'txtfile'", "did you mean textfile?", old='"textfile"', new='"txtfile"'),
     dataset("a prompt for all that is not there", 78, "datasets[0].instance_prompt", "is required", "write the caption", old='"textfile"', new='"instanceprompt"'),
     extra("captions kept elsewhere", "text_embeds", '"texts"', "no text_embeds entry with id 'texts'", "remove it"),
+    # ---- clips that lie elsewhere
+    dataset("no bucket", 78, "datasets[0].aws_bucket_name", "is required", "name the bucket", change=moved('"type": "aws"')),
+    dataset("no repository", 78, "datasets[0].dataset_name", "is required", "owner/name", change=moved('"type": "huggingface"')),
+    dataset("a folder beside a bucket", 78, "datasets[0].instance_data_dir", "is 'clips', but the type is aws", "remove it, or write type: local", old=LOCAL, new=BUCKET),
+    dataset("a folder beside a repository", 78, "datasets[0].instance_data_dir", "is 'clips', but the type is huggingface", "remove it", old=LOCAL, new='"type": "huggingface", "dataset_name": "me/fox"'),
+    extra("a bucket without its type", "aws_bucket_name", '"fox"', "is 'fox', but the type is local", "write type: aws"),
+    extra("a prefix without its type", "aws_data_prefix", '"fox"', "is 'fox', but the type is local", "write type: aws"),
+    extra("a store without its type", "aws_endpoint_url", '"http://fox"', "is 'http://fox', but the type is local", "write type: aws"),
+    extra("a region without its type", "aws_region_name", '"eu-west-1"', "is 'eu-west-1', but the type is local", "write type: aws"),
+    extra("a repository without its type", "dataset_name", '"me/fox"', "is 'me/fox', but the type is local", "write type: huggingface"),
+    extra("a revision without its type", "revision", '"v2"', "is 'v2', but the type is local", "write type: huggingface"),
+    extra("a folder of a repository without its type", "data_prefix", '"fox"', "is 'fox', but the type is local", "write type: huggingface"),
+    elsewhere("a bucket with a scheme", "aws_bucket_name", "s3://fox/clips", "'s3://fox/clips' is no name of a bucket", "without s3://"),
+    elsewhere("a store without a scheme", "aws_endpoint_url", "minio:9000", "'minio:9000' is no address", "write https://host"),
+    elsewhere("keys in the address", "aws_endpoint_url", "http://AKIA:pass@minio", "'http://…@minio' is no address", "without a name and a password"),
+    elsewhere("a prefix that leads out", "aws_data_prefix", "../fox", "'../fox' is no folder", "footage/foxes"),
+    elsewhere("a key in the file", "aws_access_key_id", "AKIA", "known, not offered: keys of an object store stand in no file", "spec.secrets.objectStore", "AWS_ACCESS_KEY_ID"),
+    elsewhere("a secret in the file", "aws_secret_access_key", "AKIA", "known, not offered: keys of an object store stand in no file", "remove it"),
+    dataset("a repository that is an address", 78, "datasets[0].dataset_name", "'https://huggingface.co/datasets/me/fox' is no repository", "write owner/name", change=moved('"type": "huggingface", "dataset_name": "https://huggingface.co/datasets/me/fox"')),
+    dataset("captions kept in a bucket", 78, "datasets[1].type", "is aws: encoded captions are kept on the volume", "write type: local", change=write(DATASETS.strip()[:-1] + ', {"id": "texts", "dataset_type": "text_embeds", "type": "aws", "aws_bucket_name": "fox"}]', FILE)),
     # ---- its blocks
     video("a key misspelt in the video block", '{ "num_framez": 9 }', "num_framez: unknown key", "did you mean num_frames?"),
     video("a video block that is a number", "9", "must be an object, not 9", "write { … }"),

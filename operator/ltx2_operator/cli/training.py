@@ -70,8 +70,9 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
         host.require(order.training.spec, order.resolved, (cache_plan, plan), have, order.model)
     download = preflight.to_download(order)
     environ = dict(os.environ)
-    if download is not None:
+    if download is not None or any(dataset.type == "huggingface" for dataset in order.resolved.clips):
         order = with_token(order, environ)
+    order = with_object_store(order, environ)
     with _nothing_left(folder.root), local.locked(folder.root):
         state = local.load_state(folder.root)
         settings = Settings(metrics_port=free_port())
@@ -119,8 +120,24 @@ def with_token(order: inputs.Order, environ: dict[str, str]) -> inputs.Order:
     if not token or order.training.spec.secrets.hub_token is not None:
         return order
     environ["HF_TOKEN"] = token
+    return _with_secret(order, "hubToken", {"name": "hub-token-of-this-machine"})
+
+
+def with_object_store(order: inputs.Order, environ: Mapping[str, str]) -> inputs.Order:
+    """The order with a Secret for the keys of an object store that stand in this machine's environment.
+
+    Where the manifest names one, or a profile, a file or the machine itself gives the keys, nothing is changed: what
+    leads there is no secret (processes.MACHINE_ENV).
+    """
+    needed = any(dataset.type == "aws" for dataset in order.resolved.clips)
+    if not needed or not environ.get("AWS_ACCESS_KEY_ID") or order.training.spec.secrets.object_store is not None:
+        return order
+    return _with_secret(order, "objectStore", "object-store-of-this-machine")
+
+
+def _with_secret(order: inputs.Order, key: str, reference: Any) -> inputs.Order:
     body = copy.deepcopy(order.body)
-    body["spec"].setdefault("secrets", {})["hubToken"] = {"name": "hub-token-of-this-machine"}
+    body["spec"].setdefault("secrets", {})[key] = reference
     return replace(order, body=body, training=parse(body))
 
 

@@ -73,7 +73,9 @@ id type dataset_type instance_data_dir caption_strategy instance_prompt prepend_
 resolution resolution_type crop crop_style crop_aspect crop_aspect_buckets minimum_image_size maximum_image_size
 target_downsample_size video audio s2v_datasets repeats probability disabled disable default text_embeds cache_dir
 cache_dir_vae conditioning_data conditioning_type vae_batch_size ignore_epochs caption_filter_list
-vae_cache_clear_each_epoch parquet train_batch_size start_epoch end_epoch start_step end_step disable_validation
+vae_cache_clear_each_epoch parquet aws_bucket_name aws_data_prefix aws_endpoint_url aws_region_name aws_access_key_id
+aws_secret_access_key dataset_name revision train_batch_size start_epoch end_epoch start_step end_step
+disable_validation
 """
 VIDEO = "num_frames min_frames max_frames frame_rate bucket_strategy frame_interval is_i2v"
 AUDIO = """
@@ -133,7 +135,6 @@ VALUES = {
     + " ".join(f"bnb-{name}{form}" for name in BNB.split() for form in ("", "8bit", "-paged", "8bit-paged")),
 }
 DATASET_VALUES = {
-    "type": "local aws csv huggingface webshart",
     "dataset_type": "image video audio conditioning eval text_embeds image_embeds caption",
     "caption_strategy": "textfile instanceprompt instance_prompt filename parquet huggingface csv webshart",
     "resolution_type": "pixel area pixel_area",
@@ -191,6 +192,17 @@ def test_a_named_value_of_a_dataset_is_known(key, value):
     block, _, name = key.rpartition(".")
     given = {block: {name: value}} if block else {name: value}
     resolve({"instance_prompt": "sks"}, [CLIPS | {"id": "first"}, {**CLIPS, **given}])
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("local", CLIPS), ("csv", CLIPS), ("webshart", CLIPS), ("aws", {"aws_bucket_name": "footage"}),
+        ("huggingface", {"dataset_name": "me/footage"}),
+    ],
+)  # fmt: skip
+def test_a_type_of_a_dataset_is_known(value, place):
+    resolve({}, [{"id": "clips", "type": value, **place}])
 
 
 def test_the_lists_themselves_are_not_empty():

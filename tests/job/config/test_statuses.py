@@ -119,8 +119,11 @@ def supported() -> Iterator[Any]:
 @pytest.mark.parametrize(("place", "name", "value"), supported())
 def test_supported_values_are_silent(place: str, name: str, value: str) -> None:
     """With what the value needs beside it, and beside a dataset to train on where it is none."""
-    keys = {name: value} | ({"instance_prompt": "sks"} if value == "instanceprompt" else {})
-    config, datasets = given(place, **keys)
+    needs = {"instanceprompt": {"instance_prompt": "sks"}, "aws": {"aws_bucket_name": "footage"}}
+    needs["huggingface"] = {"dataset_name": "me/footage"}
+    config, datasets = given(place, **{name: value}, **needs.get(value, {}))
+    if value in ("aws", "huggingface"):
+        datasets[0].pop("instance_data_dir")
     found = resolve(config, [*datasets, {**CLIPS, "id": "more"}])
     assert found.unsupported == ()
 

@@ -165,8 +165,8 @@ def test_every_detail_names_a_switch_that_is_watched():
     ("given", "field"),
     [
         ({"dataset_type": "image"}, "dataset_type"),
-        ({"type": "aws"}, "type"),
-        ({"type": "huggingface"}, "type"),
+        ({"type": "csv"}, "type"),
+        ({"type": "webshart"}, "type"),
         ({"caption_strategy": "parquet"}, "caption_strategy"),
         ({"crop": True, "crop_style": "random"}, "crop_style"),
         ({"crop_aspect": "square"}, "crop_aspect"),
