@@ -6,6 +6,7 @@ bodies that break off, an answer that is no store's.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -138,6 +139,7 @@ def _in_front(store: ObjectStore, app: Callable[..., Iterable[bytes]]) -> Callab
 @contextmanager
 def serve() -> Iterator[ObjectStore]:
     """A running store with no bucket."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # `requests` keeps them
     store = ObjectStore()
     app = _in_front(store, create_backend_app("s3"))
     server = make_server("127.0.0.1", 0, app, threaded=True)

@@ -98,6 +98,10 @@ class ObjectStore:
     def _pages(self) -> Iterator[list[tuple[str, Item]]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         for page in pages:
+            if (
+                "Name" not in page
+            ):  # the library reads any XML, a page of a console as well, as a bucket without objects
+                raise self._no_store("what it says is no listing of a bucket")
             yield [
                 (entry["Key"].removeprefix(self._prefix), Item(int(entry["Size"]), str(entry["ETag"])))
                 for entry in page.get("Contents", [])
@@ -122,6 +126,8 @@ class ObjectStore:
             ) from None
         except exceptions.ParamValidationError as error:
             raise ConfigError(Problem(f"{self._field}.aws_bucket_name", " ".join(str(error).split()))) from None
+        except RecursionError:  # the library follows an answer to itself that always points elsewhere
+            raise self._no_store("it sends every question elsewhere; is it https?") from None
         except ResponseParserError:
             raise self._no_store("what it answers is not S3") from None
         except (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError) as error:
@@ -139,7 +145,7 @@ class ObjectStore:
             return self._problem("aws_bucket_name", what, "correct the name, or aws_endpoint_url")
         if code == "InvalidBucketName":
             return self._problem("aws_bucket_name", f"{self._bucket!r} is no name of a bucket", "correct the name")
-        if code in _MOVED or status in (301, 307):
+        if code in _MOVED:
             where = error.response.get("Error", {}).get("Region") or "that of the bucket"
             return self._problem("aws_region_name", f"{self._bucket} lies in another region ({said})", f"write {where}")
         if status in (401, 403) or code in _REFUSED:
@@ -150,7 +156,9 @@ class ObjectStore:
         if status == 416:
             return Transient(f"{name} ends sooner than it is listed")
         if status in (408, 425, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
-            return Transient(f"{self.named}: {said}")
+            # The SDK makes a 500 of what is no S3 at all, such as a page of a console.
+            doubt = "" if code and code != str(status) else "; is aws_endpoint_url the address of its S3 interface?"
+            return Transient(f"{self.named}: {said}{doubt}")
         return self._no_store(said)
 
     def _no_store(self, what: str) -> ConfigError:
