@@ -98,9 +98,7 @@ class ObjectStore:
     def _pages(self) -> Iterator[list[tuple[str, Item]]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         for page in pages:
-            if (
-                "Name" not in page
-            ):  # the library reads any XML, a page of a console as well, as a bucket without objects
+            if "Name" not in page:  # any XML, a console's page as well, is read as a bucket without objects
                 raise self._no_store("what it says is no listing of a bucket")
             yield [
                 (entry["Key"].removeprefix(self._prefix), Item(int(entry["Size"]), str(entry["ETag"])))

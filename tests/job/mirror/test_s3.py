@@ -246,7 +246,7 @@ REFUSALS = [
     ((200, "<html>a console</html>"), ConfigError, "datasets[clips].aws_endpoint_url: http", 0),
     ((200, "welcome"), UnavailableError, "is aws_endpoint_url the address of its S3 interface?", 5),
     ((301, ""), ConfigError, "it sends every question elsewhere; is it https?", 0),
-    ((400, CODE("IllegalLocationConstraintException")), ConfigError, "datasets[clips].aws_region_name: footage lies", 0),
+    ((400, CODE("IllegalLocationConstraintException")), ConfigError, "datasets[clips].aws_region_name: footage", 0),
 ]  # fmt: skip
 
 
