@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+import object_store
 from job.shell.conftest import CONFIG, DATASETS, write_files
 from ltx2_job.cli import main
 from ltx2_job.config import resolve
@@ -23,8 +24,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("LTX2JOB_UID", "u1")
     monkeypatch.setenv("LTX2JOB_TERMINATION_LOG", str(log))
 
-    def look(**config):
-        files = write_files(tmp_path / "files", {**CONFIG, **config})
+    def look(datasets=DATASETS, **config):
+        files = write_files(tmp_path / "files", {**CONFIG, **config}, datasets)
         argv = ["look", "--files", str(files), "--workspace", str(root), "--run", "fox", "--attempt", "3"]
         code = main(argv)
         return code, json.loads(log.read_bytes())
@@ -122,3 +123,29 @@ def test_a_train_stage_of_a_finished_run_leaves_at_once_with_its_result(place, t
     assert main(argv) == 0
     word = json.loads((tmp_path / "log").read_bytes())
     assert (word["step"], word["maxSteps"], word["result"]["configDigest"]) == (20, 20, digest)
+
+
+def test_clips_that_lie_elsewhere_are_asked_for_and_not_waited_for_on_the_volume(place, monkeypatch):
+    # Catches: a look that waits for a folder, that fetches, that takes a refusal for an empty folder.
+    for name, value in object_store.ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    (place.root / "datasets/videos/a.mp4").unlink()
+    with object_store.serve() as store:
+        store.put("footage", {"fox/readme.txt": b"soon"})
+        entry = {"id": "clips", "type": "aws", "aws_bucket_name": "footage", "aws_data_prefix": "fox"}
+        datasets = [{**entry, "aws_endpoint_url": store.url}]
+        before = everything(place.root)
+        code, word = place(datasets)
+        assert (
+            code == word["exitCode"] == 66 and "s3://footage/fox/: there is no video file there yet" in word["message"]
+        )
+        store.put("footage", {"fox/a.mp4": b"clip"})
+        assert place(datasets)[0] == 0
+        assert store.fetched() == []
+        store.faults.append((403, object_store.ERROR.format("AccessDenied")))
+        code, word = place(datasets)
+        assert code == 77 and "spec.secrets.objectStore" in word["message"]
+        store.faults.append((503, object_store.ERROR.format("SlowDown")))
+        assert place(datasets)[0] == 69
+        assert place([{**datasets[0], "aws_bucket_name": "none"}])[0] == 78
+        assert everything(place.root) == before
