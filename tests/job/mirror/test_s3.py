@@ -133,9 +133,14 @@ def test_what_was_begun_of_another_content_is_not_gone_on_with(store, here, fox)
 
 def test_an_object_that_changes_during_the_download_is_never_mixed(store, here, fox, monkeypatch):
     store.cuts["/footage/fox/a.mp4"] = 1_000_000
-    monkeypatch.setattr(
-        fetching.Fetcher, "again", lambda *_: store.client.put_object(Bucket="footage", Key="fox/a.mp4", Body=b"new")
-    )
+    tries = []
+
+    def again(fetcher, count, why):
+        store.client.put_object(Bucket="footage", Key="fox/a.mp4", Body=b"new")
+        tries.append(why)
+        assert len(tries) == 1, "gone on with another object"
+
+    monkeypatch.setattr(fetching.Fetcher, "again", again)
     with pytest.raises(UnavailableError, match=r"fox/a.mp4: it was changed or removed during the download"):
         fox()
     assert "a.mp4" not in here.files()
