@@ -220,7 +220,8 @@ def main() -> int:
     with (arguments.results / "operator_scale.log").open("w") as file:
         result = measure(arguments, Log(file))
     (arguments.results / "operator_scale.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = table(result, " ".join(["python benchmarks/operator_scale.py", *sys.argv[1:]]))
+    asked = [f"--{key} {value:g}" for key, value in vars(arguments).items() if key != "results"]
+    text = table(result, " ".join(["python benchmarks/operator_scale.py", *asked]))
     (arguments.results / "operator_scale.md").write_text(text)
     print(text)
     fast = statistics.median(one["seconds"] for one in result["first_pass"]) <= GOAL_SECONDS
