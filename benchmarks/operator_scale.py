@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -215,6 +216,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("operator_scale: needs root for the control group that limits the operator")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left behind then, either
     arguments.changes = min(arguments.changes, arguments.running)
     arguments.results.mkdir(parents=True, exist_ok=True)
     with (arguments.results / "operator_scale.log").open("w") as file:
