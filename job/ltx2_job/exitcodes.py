@@ -44,6 +44,7 @@ AUTH: Final = 77
 CONFIG: Final = 78
 HOST_OUT_OF_MEMORY: Final = 79
 GPU_OUT_OF_MEMORY: Final = 80
+LOSS_NOT_FINITE: Final = 81
 STOPPED: Final = 85
 STOPPED_UNSAVED: Final = 86
 SUPERSEDED: Final = 87
@@ -61,6 +62,7 @@ _ROWS: Final = (
     ExitCode(CONFIG, Action.FAIL, "InvalidConfig", "the configuration is wrong"),
     ExitCode(HOST_OUT_OF_MEMORY, Action.FAIL, "HostOutOfMemory", "the host's memory limit was reached"),
     ExitCode(GPU_OUT_OF_MEMORY, Action.LOWER_MEMORY_PLAN, "GPUOutOfMemory", "the GPU's memory was exhausted"),
+    ExitCode(LOSS_NOT_FINITE, Action.FAIL, "LossNotFinite", "loss or gradient is infinite or not a number"),
     ExitCode(STOPPED, Action.RETRY_UNCOUNTED, "Stopped", "told to stop, checkpoint written"),
     ExitCode(STOPPED_UNSAVED, Action.RETRY_UNCOUNTED, "StoppedUnsaved", "told to stop, no checkpoint in time"),
     ExitCode(SUPERSEDED, Action.IGNORE, "Superseded", "a newer attempt owns this run"),

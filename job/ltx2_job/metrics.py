@@ -37,7 +37,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._labels = (training, stage)
         self._checkpoint_time: float | None = None
-        self._checkpoint_before: int | None = None
         self._step = self._gauge("step", "optimizer steps done")
         self._max_steps = self._gauge("max_steps", "optimizer steps this training takes")
         self._loss = self._gauge("loss", "training loss of the last step, by part", "part")
@@ -46,10 +45,10 @@ class Metrics:
         self._gpu = self._gauge("gpu_memory_bytes", "memory of this process' GPU, by kind", "kind")
         self._host = self._gauge("host_memory_bytes", "resident memory of this process")
         self._checkpoint_age = self._gauge("checkpoint_age_seconds", "seconds since the newest checkpoint was complete")
-        self._checkpoint_step = self._gauge("checkpoint_last_step", "step of the newest complete checkpoint")
+        self._checkpoint_step = self._gauge("checkpoint_last_step", "step of the newest complete checkpoint; 0: none")
         self._checkpoint_at = self._gauge("checkpoint_timestamp_seconds", "Unix time of the newest complete checkpoint")
         self._checkpoint_seconds = self._gauge("checkpoint_seconds", "how long writing the newest checkpoint took")
-        self._interval = self._gauge("checkpoint_interval_steps", "steps between the two newest checkpoints")
+        self._interval = self._gauge("checkpoint_interval_steps", "steps between checkpoints, as configured")
         self._items = Counter(
             "ltx2_job_cache_items",
             "items that the cache stage has finished, by kind and result",
@@ -76,12 +75,15 @@ class Metrics:
         for part, value in {"total": loss, **parts}.items():
             self._held_out.labels(*self._labels, part.removeprefix("loss_")).set(value)
 
+    def resumed(self, step: int, every: int) -> None:
+        """Training goes on from the checkpoint of `step` (0: there is none), one is due every `every` steps (0: none)."""
+        self._checkpoint_step.labels(*self._labels).set(step)
+        if every:
+            self._interval.labels(*self._labels).set(every)
+
     def checkpoint(self, step: int, seconds: float) -> None:
         """A checkpoint of `step` is complete now; writing it took `seconds`."""
         self._checkpoint_time = time.time()
-        if self._checkpoint_before is not None:
-            self._interval.labels(*self._labels).set(step - self._checkpoint_before)
-        self._checkpoint_before = step
         self._checkpoint_step.labels(*self._labels).set(step)
         self._checkpoint_at.labels(*self._labels).set(self._checkpoint_time)
         self._checkpoint_seconds.labels(*self._labels).set(seconds)

@@ -53,8 +53,11 @@ class Reporter:
     def validation(self, step: int, files: list[Path]) -> None:
         """Validation videos of this step are written."""
 
-    def resumed(self, step: int, measured: Container[int]) -> None:
-        """Training goes on from this step, with these steps measured: what else metrics.jsonl has was thrown away."""
+    def resumed(self, step: int, measured: Container[int], every: int) -> None:
+        """Training goes on from this step, with these steps measured: what else metrics.jsonl has was thrown away.
+
+        every: steps from one checkpoint to the next; 0: only at the end.
+        """
 
     def finished(self, result: Mapping[str, Any]) -> None:
         """There is nothing to do: this very run lies finished in its folder, with this result.json."""
@@ -206,8 +209,9 @@ class LiveReporter(Reporter):
         for file in files:
             self.info(f"step {step}: validation {file}")
 
-    def resumed(self, step: int, measured: Container[int]) -> None:
+    def resumed(self, step: int, measured: Container[int], every: int) -> None:
         """Cut metrics.jsonl back to this step and say so."""
+        self._metrics.resumed(step, every)
         self._numbers.close()
         lines = self._run.metrics.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _belongs(line, step, measured)]

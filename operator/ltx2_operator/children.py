@@ -36,6 +36,7 @@ _CODES_BEFORE_DISRUPTION: Final = (
     (exitcodes.AUTH,),
     (exitcodes.HOST_OUT_OF_MEMORY,),
     (exitcodes.GPU_OUT_OF_MEMORY,),
+    (exitcodes.LOSS_NOT_FINITE,),
 )
 _STOPPED: Final = (exitcodes.STOPPED, exitcodes.STOPPED_UNSAVED)
 

@@ -19,7 +19,7 @@ from ltx2_job.exitcodes import Action, lookup
 from ltx2_operator.conditions import moment
 from ltx2_operator.pods import ATTEMPT_LABEL, CONTAINER, STAGE_LABEL, TRAINING_LABEL, UID_LABEL
 
-DECISIVE: Final = frozenset({64, 65, 66, 73, 77, 78, 79, 80})
+DECISIVE: Final = frozenset({64, 65, 66, 73, 77, 78, 79, 80, 81})
 # Ends that another pod's end causes: the peer was lost, told to stop, or killed.
 CONSEQUENCES: Final = frozenset({69, 75, 85, 86, 137, 143})
 # A node that is lost keeps its pods terminating for ever; deletionTimestamp already includes the grace period.

@@ -18,7 +18,7 @@ _ATTEMPT_ENDS: Final = frozenset(
     {
         "AdmissionRefused", "AppError", "AuthError", "Completed", "DataError", "DeadlineExceeded",
         "EphemeralStorageExceeded", "Evicted", "GPUOutOfMemory", "HostOutOfMemory", "InvalidConfig", "InvalidImage",
-        "Killed", "MemoryPlanLowered", "NetworkError", "NoProof", "PodDeleted", "Preempted", "StorageError", "Stopped",
+        "Killed", "LossNotFinite", "MemoryPlanLowered", "NetworkError", "NoProof", "PodDeleted", "Preempted", "StorageError", "Stopped",
         "StoppedUnsaved", "Superseded", "WaitingForData",
     }
 )  # fmt: skip

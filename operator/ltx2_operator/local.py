@@ -48,6 +48,7 @@ REASON_CODES: Final = {
     "StorageNotShared": exitcodes.CONFIG, "SecretNotFound": exitcodes.AUTH, "DataError": exitcodes.DATA,
     "StorageError": exitcodes.STORAGE, "EphemeralStorageExceeded": exitcodes.STORAGE, "AuthError": exitcodes.AUTH,
     "HostOutOfMemory": exitcodes.HOST_OUT_OF_MEMORY, "GPUOutOfMemory": exitcodes.GPU_OUT_OF_MEMORY,
+    "LossNotFinite": exitcodes.LOSS_NOT_FINITE,
     "DeadlineExceeded": exitcodes.STOPPED, "StartDeadlineExceeded": exitcodes.TEMPORARY,
 }  # fmt: skip
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from chart_cases import CASES
+from cluster.harness import binaries
+from cluster.required import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +24,15 @@ def major(request: pytest.FixtureRequest) -> int:
 def values(request: pytest.FixtureRequest) -> dict[str, Any]:
     """One set of values."""
     return CASES[request.param]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """promtool of the Prometheus that the tests of the cluster run. Needs Go the first time: two minutes."""
+    try:
+        return binaries.promtool()
+    except binaries.Missing as why:
+        missing(why)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -131,27 +130,21 @@ def test_every_series_of_a_job_is_on_a_dashboard() -> None:
     }  # fmt: skip
 
 
-def test_promtool_accepts_the_alerts(tmp_path: Path, major: int) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool: install the package prometheus")
+def test_promtool_accepts_the_alerts(tmp_path: Path, promtool: Path, major: int) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(one(rendered(major, FULL), "PrometheusRule")["spec"]))
-    done = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(promtool), "check", "rules", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "10 rules found" in done.stdout, done.stdout + done.stderr
 
 
-def test_promtool_accepts_the_panels(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool: install the package prometheus")
+def test_promtool_accepts_the_panels(tmp_path: Path, promtool: Path) -> None:
     rules = [
         {"record": f"panel:{index}", "expr": query}
         for index, query in enumerate(q for queries in expressions().values() for q in queries)
     ]
     path = tmp_path / "panels.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    done = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(promtool), "check", "rules", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -70,6 +70,7 @@ CODES = (
     _left(77, "AuthError", FAIL, ["raise", "AuthError", "the model is gated"], cause="a gated model"),
     _left(78, "InvalidConfig", FAIL, ["raise", "ConfigError", "is wrong"], cause="a wrong configuration"),
     _left(79, "HostOutOfMemory", FAIL, ["raise", "MemoryError", "none is left"], cause="the host refuses memory"),
+    _left(81, "LossNotFinite", FAIL, cause="a loss that is no number"),
     _signal(6, 134, "AppError", "SIGABRT"),
     _signal(7, 135, "AppError", "SIGBUS"),
     _signal(9, 137, "Killed", "SIGKILL"),

@@ -92,7 +92,7 @@ def test_decisive_codes_win_over_disruption_and_other_codes(codes, disrupted, de
             {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
         ]
     verdict = classify(failed_job("BackoffLimitExceeded", "Job has reached the specified backoff limit"), pods, NOW)
-    decisive = [code for code in codes if code in (64, 65, 66, 73, 77, 78, 79, 80)]
+    decisive = [code for code in codes if code in (64, 65, 66, 73, 77, 78, 79, 80, 81)]
     if decisive:
         assert verdict.exit_code in decisive
     elif disrupted:

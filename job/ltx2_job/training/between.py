@@ -28,10 +28,10 @@ Validate = Callable[[LTX2Transformer, int], list[Path]]
 class NotFiniteError(JobError):
     """A gradient was infinite or not a number: the weights after it are lost, the last checkpoint is good.
 
-    Ends the run as a configuration to change: training is deterministic, so another attempt would end the same way.
+    Ends the run until its configuration is changed: training is deterministic, another attempt would end the same way.
     """
 
-    exit_code = exitcodes.CONFIG
+    exit_code = exitcodes.LOSS_NOT_FINITE
 
 
 class Late:
@@ -78,7 +78,7 @@ class Between:
         """Say what is about to be trained."""
         config, reporter, clips = self.stage.config, self.stage.reporter, len(self.held_out.samples)
         clip = f"by {config.grad_clip_method} at {config.max_grad_norm:g}" if config.max_grad_norm else "off"
-        reporter.resumed(self.course.step, self.course.held_out)
+        reporter.resumed(self.course.step, self.course.held_out, config.checkpoint_step_interval)
         size = config.train_batch_size * config.gradient_accumulation_steps * self.processes.world
         reporter.info(
             f"LoRA rank {self.adapters.rank}, alpha {self.adapters.alpha:g}: {self.adapters.weight.numel():,} weights "

@@ -63,9 +63,34 @@ def kwok() -> Path:
     return _built("kwok", package="sigs.k8s.io/kwok/cmd/kwok")
 
 
-def _built(name: str, linker_flags: str = "", package: str = ".") -> Path:
-    source = MODULES / name
+def prometheus() -> Path:
+    """Prometheus, which of all kinds of discovery knows the one of Kubernetes only.
+
+    Raises:
+        Missing: as `kube`.
+    """
+    return _of_prometheus("prometheus")
+
+
+def promtool() -> Path:
+    """What checks and tries the rules of Prometheus, of the same version.
+
+    Raises:
+        Missing: as `kube`.
+    """
+    return _of_prometheus("promtool")
+
+
+def _of_prometheus(name: str) -> Path:
+    package = f"github.com/prometheus/prometheus/cmd/{name}"
+    # The clients of two dozen clouds would triple the time to build.
+    return _built(name, package=package, tags="remove_all_sd,enable_kubernetes_sd", module="prometheus")
+
+
+def _built(name: str, linker_flags: str = "", package: str = ".", tags: str = "", module: str = "") -> Path:
+    source = MODULES / (module or name)
     flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", f"-s -w {linker_flags}".strip()]
+    flags += ["-tags", tags] if tags else []
     digest = hashlib.sha256(" ".join(flags).encode())
     for file in sorted([*source.glob("*.go"), *source.glob("go.*")]):
         digest.update(file.name.encode() + file.read_bytes())

@@ -59,13 +59,23 @@ def test_what_was_not_measured_has_no_series():
     assert names == {"ltx2_job_host_memory_bytes"}
 
 
-def test_the_usual_interval_is_known_from_the_second_checkpoint_on():
-    """Where the first one began is not known here: after a resume that would be far too long an interval."""
+def test_what_would_be_lost_is_known_before_the_first_checkpoint():
+    """Catches an alert that never fires for a run whose volume takes no checkpoint from the beginning."""
     metrics = Metrics("fox", "train")
-    metrics.checkpoint(600, 1.0)
-    assert ("ltx2_job_checkpoint_interval_steps",) not in series(metrics)
+    metrics.resumed(0, 200)
+    found = series(metrics)
+    assert found["ltx2_job_checkpoint_last_step",] == 0 and found["ltx2_job_checkpoint_interval_steps",] == 200
+    metrics.resumed(600, 200)
+    assert series(metrics)["ltx2_job_checkpoint_last_step",] == 600
     metrics.checkpoint(800, 1.0)
-    assert series(metrics)["ltx2_job_checkpoint_interval_steps",] == 200
+    assert series(metrics)["ltx2_job_checkpoint_last_step",] == 800
+
+
+def test_without_checkpoints_on_the_way_there_is_no_interval():
+    """Catches an interval of 0, which every step is beyond."""
+    metrics = Metrics("fox", "train")
+    metrics.resumed(0, 0)
+    assert ("ltx2_job_checkpoint_interval_steps",) not in series(metrics)
 
 
 def test_the_checkpoints_age_is_taken_when_asked(monkeypatch):
@@ -79,7 +89,7 @@ def test_the_checkpoints_age_is_taken_when_asked(monkeypatch):
 
 
 def test_a_loss_that_is_no_number_is_shown_as_such():
-    """The alert on NaN needs it."""
+    """Catches a number in its place: a curve that goes on as if nothing had happened."""
     metrics = Metrics("fox", "train")
     metrics.step(1, 2, {"loss": math.nan})
     assert math.isnan(series(metrics)["ltx2_job_loss", "total"])

@@ -103,7 +103,7 @@ def test_a_resumed_run_forgets_the_steps_it_repeats(setup):
     with setup.run.metrics.open("a") as file:
         file.write('{"time": 1.0, "st')
     again = Setup(setup.run.root.parents[1])
-    again.reporter.resumed(3, {3})
+    again.reporter.resumed(3, {3}, 2)
     again.reporter.step(4, 9, {"loss": 40.0})
     again.reporter.close(0, "done")
     assert [(line["step"], line.get("loss", "held out")) for line in again.numbers()] == [
@@ -117,7 +117,7 @@ def test_a_run_that_begins_anew_forgets_its_first_measurement(setup):
     setup.reporter.held_out(0, 0.5, {})
     setup.reporter.close(137, "killed")
     again = Setup(setup.run.root.parents[1])
-    again.reporter.resumed(0, {})
+    again.reporter.resumed(0, {}, 2)
     again.reporter.held_out(0, 0.5, {})
     again.reporter.close(0, "done")
     assert [line["step"] for line in again.numbers()] == [0]
@@ -130,7 +130,7 @@ def test_a_measurement_that_the_checkpoint_does_not_know_is_forgotten(setup):
     setup.reporter.held_out(4, 0.5, {})
     setup.reporter.close(137, "killed")
     again = Setup(setup.run.root.parents[1])
-    again.reporter.resumed(4, {2})
+    again.reporter.resumed(4, {2}, 2)
     again.reporter.close(0, "done")
     assert [(line["step"], "loss" in line) for line in again.numbers()] == [(2, False), (4, True)]
 
@@ -173,7 +173,7 @@ def test_a_volume_that_takes_no_more_is_named_by_the_file(setup, name):
 
 def test_a_fresh_run_does_not_say_that_it_resumes(setup):
     """Catches 'resuming from step 0'."""
-    setup.reporter.resumed(0, {})
+    setup.reporter.resumed(0, {}, 2)
     assert setup.lines() == [] and setup.numbers() == []
 
 

@@ -525,7 +525,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_a_checkpoint(
         NotFiniteError, match=f"step {bad + 1}: .*nan.*from the last checkpoint \\(step {bad}\\)"
     ) as caught:
         run_training(stage)
-    assert caught.value.exit_code == exitcodes.CONFIG  # another attempt would end the same way
+    assert caught.value.exit_code == exitcodes.LOSS_NOT_FINITE  # another attempt would end the same way
     assert [checkpoint.step_of(p) for p in checkpoint.listed(stage.run.checkpoints)] == list(range(1, bad + 1))[-5:]
 
     stage = make_stage(tmp_path, tiny20, [broken], name="other")
