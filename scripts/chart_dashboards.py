@@ -4,6 +4,7 @@ Only timeseries, stat and table panels; the data source is a variable, so that t
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ class Panel:
 
     title: str
     queries: tuple[tuple[str, str], ...]
-    unit: str = "short"
+    unit: str
     kind: str = "timeseries"
     width: int = 8
     height: int = 8
@@ -27,62 +28,92 @@ class Panel:
 
 RUN: Final = 'namespace="$namespace", training="$training"'
 TRAINING: Final = (
-    Panel("State", ((f"ltx2_operator_training_info{{{RUN}}}", "{{state}} · {{stage}}"),), "none", "stat", 4, 4,
-          "As kubectl get ltx2 shows it."),
+    Panel("State", ((f"ltx2_operator_training_info{{{RUN}}}", "{{state}} {{stage}}"),), "none", "stat", 4, 4,
+          "State and stage, as `kubectl get ltx2` shows them."),
     Panel("Progress", ((f"max(ltx2_job_step{{{RUN}}}) / max(ltx2_job_max_steps{{{RUN}}})", "steps"),), "percentunit",
-          "stat", 4, 4),
+          "stat", 4, 4, "Steps done, of those that the training takes."),
     Panel("Time left", (
         (f"(max(ltx2_job_max_steps{{{RUN}}}) - max(ltx2_job_step{{{RUN}}})) * "
-         f"avg(avg_over_time(ltx2_job_seconds_per_step{{{RUN}}}[10m]))", "until the last step"),), "s", "stat", 4, 4),
-    Panel("Loss", ((f'ltx2_job_loss{{{RUN}, part="total"}}', "total"),), "none", "stat", 4, 4),
-    Panel("Attempt", ((f"ltx2_operator_training_info{{{RUN}}}", "{{attempt}}"),), "none", "stat", 4, 4),
-    Panel("Since the last checkpoint", ((f"ltx2_job_checkpoint_age_seconds{{{RUN}}}", "age"),), "s", "stat", 4, 4),
+         f"avg(avg_over_time(ltx2_job_seconds_per_step{{{RUN}}}[10m]))", "until the last step"),), "s", "stat", 4, 4,
+          "Until the last step, at the pace of the last ten minutes."),
+    Panel("Loss now", ((f'ltx2_job_loss{{{RUN}, part="total"}}', "total"),), "none", "stat", 4, 4,
+          "Training loss of the last step."),
+    Panel("Attempt", ((f"ltx2_operator_training_info{{{RUN}}}", "{{attempt}}"),), "none", "stat", 4, 4,
+          "Number of the attempt that runs, or that ran last."),
+    Panel("Since the last checkpoint", ((f"ltx2_job_checkpoint_age_seconds{{{RUN}}}", "age"),), "s", "stat", 4, 4,
+          "What a kill would cost now; empty before the first checkpoint of an attempt."),
     Panel("Loss", (
         (f"ltx2_job_loss{{{RUN}}}", "{{part}}"), (f"ltx2_job_held_out_loss{{{RUN}}}", "held out, {{part}}")),
-        "none", width=12, description="Of the last step, by part; and on the held-out clips."),
-    Panel("Steps", ((f"ltx2_job_step{{{RUN}}}", "step, attempt {{attempt}}"),
-                    (f"ltx2_job_checkpoint_last_step{{{RUN}}}", "newest checkpoint")), "none", width=12),
-    Panel("Learning rate", ((f"ltx2_job_learning_rate{{{RUN}}}", "learning rate"),), "sci"),
-    Panel("Gradient norm", ((f"ltx2_job_gradient_norm{{{RUN}}}", "before clipping"),), "none", log=True),
+        "none", width=12, description="Of each step, by part (total, video, audio); and the same on the held-out "
+        "clips: where that one rises, the LoRA begins to repeat its clips."),
+    Panel("Steps and checkpoints", (
+        (f"ltx2_job_step{{{RUN}}}", "step, attempt {{attempt}}"),
+        (f"ltx2_job_checkpoint_last_step{{{RUN}}}", "newest checkpoint, attempt {{attempt}}")), "none", width=12,
+          description="Steps done, and the step that another attempt would go on from."),
+    Panel("Throughput", ((f"60 / ltx2_job_seconds_per_step{{{RUN}}}", "steps per minute"),), "none",
+          description="Optimizer steps per minute."),
     Panel("Seconds per step", ((f"ltx2_job_seconds_per_step{{{RUN}}}", "step"),
-                               (f"ltx2_job_data_wait_seconds{{{RUN}}}", "of it waiting for samples")), "s"),
-    Panel("GPU memory", ((f"ltx2_job_gpu_memory_bytes{{{RUN}}}", "{{kind}}"),), "bytes"),
-    Panel("Host memory", ((f"ltx2_job_host_memory_bytes{{{RUN}}}", "resident, {{stage}}"),), "bytes"),
-    Panel("Writing a checkpoint", ((f"ltx2_job_checkpoint_seconds{{{RUN}}}", "seconds"),), "s"),
+                               (f"ltx2_job_data_wait_seconds{{{RUN}}}", "of it waiting for samples")), "s",
+          description="How long a step takes, and how much of it the GPU waits for the volume."),
+    Panel("Attempts", (
+        (f"max by (attempt, state) (ltx2_operator_training_info{{{RUN}}})", "{{attempt}} {{state}}"),), "none",
+          description="Which attempt was in which state when: many short ones are the sign of a fault."),
+    Panel("Learning rate", ((f"ltx2_job_learning_rate{{{RUN}}}", "learning rate"),), "sci",
+          description="Of the last step, by the schedule."),
+    Panel("Gradient norm", ((f"ltx2_job_gradient_norm{{{RUN}}}", "before clipping"),), "none", log=True,
+          description="Of the LoRA's weights, before clipping, on a logarithmic axis."),
+    Panel("GPU memory", ((f"ltx2_job_gpu_memory_bytes{{{RUN}}}", "{{kind}}"),), "bytes",
+          description="What torch holds of the first GPU: allocated, reserved, peak. Empty without a GPU."),
+    Panel("Host memory", ((f"ltx2_job_host_memory_bytes{{{RUN}}}", "resident, {{stage}}"),), "bytes",
+          description="Resident memory of the first process, in the cache stage too."),
+    Panel("Writing a checkpoint", ((f"ltx2_job_checkpoint_seconds{{{RUN}}}", "seconds"),), "s",
+          description="How long the newest checkpoint took: the volume's speed."),
     Panel("Cache", (
         (f"sum by (kind, result) (rate(ltx2_job_cache_items_total{{{RUN}}}[5m]))", "{{kind}}, {{result}}"),),
-        "ops", width=12, description="Items per second that the cache stage finishes."),
-    Panel("Cached so far", ((f"sum by (kind, result) (ltx2_job_cache_items_total{{{RUN}}})", ""),), kind="table",
-          width=12),
+        "ops", description="Items per second that the cache stage finishes: encoded, reused or skipped."),
+    Panel("Cached so far", (
+        (f"sum by (kind, result) (ltx2_job_cache_items_total{{{RUN}}})", "{{kind}}, {{result}}"),), "none", width=24,
+          kind="table", description="Items that the cache stage which runs now has finished."),
 )  # fmt: skip
 
 OF: Final = 'namespace="$namespace", job="$job"'
 OPERATOR: Final = (
     Panel("Working replicas", ((f"sum(ltx2_operator_leader{{{OF}}})", "leaders"),), "none", "stat", 4, 4,
           "Exactly one."),
-    Panel("Running", (('sum(ltx2_operator_trainings{state="Running"}) or vector(0)', "trainings"),), "none", "stat",
-          4, 4),
-    Panel("Waiting", (('sum(ltx2_operator_trainings{state="Waiting"}) or vector(0)', "trainings"),), "none", "stat",
-          4, 4),
-    Panel("Failed", (('sum(ltx2_operator_trainings{state="Failed"}) or vector(0)', "trainings"),), "none", "stat",
-          4, 4),
-    Panel("Queue", ((f"max(ltx2_operator_workqueue_depth{{{OF}}})", "waiting"),), "none", "stat", 4, 4),
-    Panel("Oldest watch", ((f"max(ltx2_operator_watch_age_seconds{{{OF}}})", "silent for"),), "s", "stat", 4, 4),
-    Panel("Trainings", (("sum by (state, stage) (ltx2_operator_trainings)", "{{state}} {{stage}}"),), "none",
-          width=12),
-    Panel("Each training", (("ltx2_operator_training_info", ""),), kind="table", width=12),
-    Panel("Looks", ((f"sum by (result) (rate(ltx2_operator_reconcile_total{{{OF}}}[5m]))", "{{result}}"),), "ops"),
+    *(Panel(state, ((f'sum(ltx2_operator_trainings{{{OF}, state="{state}"}})', "trainings"),), "none", "stat", 4, 4,
+            text) for state, text in (
+        ("Running", "Trainings whose pods run."),
+        ("Waiting", "Trainings that wait for data or for room on a node."),
+        ("Failed", "Trainings that have ended and wait for a person."))),
+    Panel("Queue now", ((f"max(ltx2_operator_workqueue_depth{{{OF}}})", "waiting"),), "none", "stat", 4, 4,
+          "Trainings that wait for a look."),
+    Panel("Oldest watch", ((f"max(ltx2_operator_watch_age_seconds{{{OF}}})", "silent for"),), "s", "stat", 4, 4,
+          "Since the watch that was silent longest was last heard; above `staleSeconds` the process is unwell."),
+    Panel("Trainings", ((f"sum by (state, stage) (ltx2_operator_trainings{{{OF}}}) > 0", "{{state}} {{stage}}"),),
+          "none", width=12, description="How many there are in each state and stage."),
+    Panel("Each training", (
+        (f'ltx2_operator_training_info{{job="$job"}} and on (pod) ltx2_operator_leader{{{OF}}}', ""),), "none",
+          kind="table", width=12, description="One row for each that exists now."),
+    Panel("Looks", ((f"sum by (result) (rate(ltx2_operator_reconcile_total{{{OF}}}[5m]))", "{{result}}"),), "ops",
+          description="Looks at trainings per second, by how they ended: success, stale (somebody else wrote "
+          "first), error."),
     Panel("How long a look takes", tuple(
         (f"histogram_quantile({q}, sum by (le) (rate(ltx2_operator_reconcile_duration_seconds_bucket{{{OF}}}[5m])))",
-         f"p{q * 100:.0f}") for q in (0.5, 0.99)), "s"),
+         f"p{q * 100:.0f}") for q in (0.5, 0.99)), "s",
+          description="The middle one and the slowest of a hundred."),
     Panel("Queue", ((f"sum(ltx2_operator_workqueue_depth{{{OF}}})", "depth"),
                     (f"sum(rate(ltx2_operator_workqueue_adds_total{{{OF}}}[5m]))", "adds/s"),
-                    (f"sum(rate(ltx2_operator_workqueue_retries_total{{{OF}}}[5m]))", "retries/s")), "short"),
+                    (f"sum(rate(ltx2_operator_workqueue_retries_total{{{OF}}}[5m]))", "retries/s")), "short",
+          description="How many wait, how many come, how many come again after an error."),
     Panel("Requests to the API server", (
-        (f"sum by (verb, code) (rate(ltx2_operator_api_requests_total{{{OF}}}[5m]))", "{{verb}} {{code}}"),), "reqps"),
+        (f"sum by (verb, code) (rate(ltx2_operator_api_requests_total{{{OF}}}[5m]))", "{{verb}} {{code}}"),), "reqps",
+          description="By verb and answer. 403 is a right that is missing, 409 a write that came too late, 0 no "
+          "answer."),
     Panel("Watches that began anew", (
-        (f"sum by (resource) (rate(ltx2_operator_watch_restarts_total{{{OF}}}[15m]))", "{{resource}}"),), "ops"),
-    Panel("Memory", ((f"process_resident_memory_bytes{{{OF}}}", "{{pod}}"),), "bytes"),
+        (f"sum by (resource) (rate(ltx2_operator_watch_restarts_total{{{OF}}}[15m]))", "{{resource}}"),), "ops",
+          description="One in `resyncSeconds` for each kind is usual."),
+    Panel("Memory", ((f"process_resident_memory_bytes{{{OF}}}", "{{pod}}"),), "bytes",
+          description="Resident memory of each replica; it grows with the number of trainings, pods and nodes."),
 )  # fmt: skip
 
 
@@ -131,22 +162,22 @@ def dashboard(name: str) -> dict[str, Any]:
 
 def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
     table = panel.kind == "table"
+    # The labels of these say it, their value is always 1; of a range the older ones would be shown beside the newest.
+    named = panel.kind == "stat" and "training_info" in panel.queries[0][0]
     targets = [
         {
             "refId": chr(ord("A") + index), "datasource": DATASOURCE, "expr": expression, "legendFormat": legend,
-            **({"instant": True, "format": "table"} if table else {}),
+            **({"instant": True, "format": "table"} if table else {"instant": True} if named else {}),
         }
         for index, (expression, legend) in enumerate(panel.queries)
     ]  # fmt: skip
     custom = {"custom": {"scaleDistribution": {"type": "log", "log": 10}}} if panel.log else {}
     made: dict[str, Any] = {
-        "id": number, "type": panel.kind, "title": panel.title, "datasource": DATASOURCE, "gridPos": place,
+        "id": number, "type": panel.kind, "title": panel.title, "description": panel.description,
+        "datasource": DATASOURCE, "gridPos": place,
         "targets": targets, "fieldConfig": {"defaults": {"unit": panel.unit, **custom}, "overrides": []},
     }  # fmt: skip
-    if panel.description:
-        made["description"] = panel.description
     if panel.kind == "stat":
-        named = "training_info" in panel.queries[0][0]  # its labels say it, its value is always 1
         made["options"] = {
             "reduceOptions": {"calcs": ["lastNotNull"]}, "graphMode": "none",
             "textMode": "name" if named else "value",
@@ -161,3 +192,13 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 def render(name: str) -> str:
     """The file of one dashboard."""
     return json.dumps(dashboard(name), indent=1, ensure_ascii=False) + "\n"
+
+
+def page_table(name: str) -> str:
+    """The panels of one dashboard as a Markdown table, in the order in which they stand."""
+    rows = ["| panel | what it shows | series |", "|---|---|---|"]
+    for panel in PANELS[name]:
+        queries = " ".join(query for query, _ in panel.queries)
+        series = dict.fromkeys(re.findall(r"\b(?:ltx2|process)_\w+", queries))
+        rows.append(f"| {panel.title} | {panel.description} | {', '.join(f'`{one}`' for one in series)} |")
+    return "\n".join(rows)

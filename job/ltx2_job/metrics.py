@@ -76,7 +76,7 @@ class Metrics:
             self._held_out.labels(*self._labels, part.removeprefix("loss_")).set(value)
 
     def resumed(self, step: int, every: int) -> None:
-        """Training goes on from the checkpoint of `step` (0: there is none), one is due every `every` steps (0: none)."""
+        """Training goes on from the checkpoint of `step` (0: none); another is due every `every` steps (0: none is)."""
         self._checkpoint_step.labels(*self._labels).set(step)
         if every:
             self._interval.labels(*self._labels).set(every)

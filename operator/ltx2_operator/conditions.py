@@ -18,8 +18,8 @@ _ATTEMPT_ENDS: Final = frozenset(
     {
         "AdmissionRefused", "AppError", "AuthError", "Completed", "DataError", "DeadlineExceeded",
         "EphemeralStorageExceeded", "Evicted", "GPUOutOfMemory", "HostOutOfMemory", "InvalidConfig", "InvalidImage",
-        "Killed", "LossNotFinite", "MemoryPlanLowered", "NetworkError", "NoProof", "PodDeleted", "Preempted", "StorageError", "Stopped",
-        "StoppedUnsaved", "Superseded", "WaitingForData",
+        "Killed", "LossNotFinite", "MemoryPlanLowered", "NetworkError", "NoProof", "PodDeleted", "Preempted",
+        "StorageError", "Stopped", "StoppedUnsaved", "Superseded", "WaitingForData",
     }
 )  # fmt: skip
 
@@ -128,6 +128,13 @@ def set_condition(
     others[kind] = new
     known = [others[name] for name in TYPES if name in others]
     return known + [condition for name, condition in others.items() if name not in REASONS]
+
+
+# Every word of state_word.
+STATES: Final = (
+    "Pending", "Queued", "Waiting", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded",
+    "Failed", "Rejected",
+)  # fmt: skip
 
 
 def state_word(conditions: Sequence[Condition], ended: bool) -> str:

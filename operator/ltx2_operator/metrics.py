@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ltx2_operator.conditions import STATES
+
 PREFIX: Final = "ltx2_operator"
 
 
@@ -89,7 +91,8 @@ class _Trainings(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The trainings as they are now."""
         counts, info = self.describe()
-        by_state: Counts[tuple[str, str]] = Counts()
+        # A state in which there is none is a 0: without it "none failed" looks like "nobody knows".
+        by_state = Counts({(state, ""): 0 for state in STATES})
         for obj in self._trainings():
             status, metadata = obj.get("status") or {}, obj["metadata"]
             state, stage = str(status.get("state") or "Pending"), str(status.get("stage") or "")

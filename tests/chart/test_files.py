@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from chart_cases import CASES, FULL, NAMESPACES
-from clients import CHART, rendered, run_helm
+from clients import CHART, ROOT, rendered, run_helm
 from ltx2_operator import __version__, admission, crd
 from ltx2_operator.settings import Installation, Settings, read_installation
 
@@ -22,7 +22,7 @@ def settings(major: int, values: dict[str, Any]) -> dict[str, Any]:
 def test_generated_files_are_up_to_date(chart_files: ModuleType) -> None:
     """Mutation caught: a setting, a key or a rule that the chart does not know yet."""
     stale = [
-        path.relative_to(CHART).as_posix() for path, text in chart_files.files().items() if path.read_text() != text
+        path.relative_to(ROOT).as_posix() for path, text in chart_files.files().items() if path.read_text() != text
     ]
     assert stale == [], "run: make generate"
 

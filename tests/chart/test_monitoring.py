@@ -18,6 +18,8 @@ from ltx2_operator.metrics import Metrics as OperatorMetrics
 from ltx2_operator.template import template
 
 Object = dict[str, Any]
+# Grafana's names of units: plain, with suffixes, share, seconds, bytes, per second, requests per second, scientific.
+UNITS = {"none", "short", "percentunit", "s", "bytes", "ops", "reqps", "sci"}
 MONITORING = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
 
@@ -179,12 +181,59 @@ def test_a_dashboard_is_well_formed(name: str) -> None:
     assert {panel["type"] for panel in board["panels"]} == {"timeseries", "stat", "table"}
     assert "__inputs" not in board and board["uid"] == f"ltx2-{name}"
     variables = {variable["name"] for variable in board["templating"]["list"]}
+    for variable in board["templating"]["list"]:
+        assert variable["type"] == "datasource" or variable["datasource"]["uid"] == "${datasource}"
     used = set(re.findall(r"\$\{?(\w+)\}?", json.dumps(board["panels"])))
     assert used <= variables, used - variables
     for panel in board["panels"]:
-        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        for one in (panel, *panel["targets"]):
+            assert one["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         letters = [target["refId"] for target in panel["targets"]]
         assert len(letters) == len(set(letters))
+
+
+@pytest.mark.parametrize("name", ["training", "operator"])
+def test_a_panel_says_what_it_shows_and_in_which_unit(name: str) -> None:
+    """Mutation caught: bytes shown as 3.4 G of nothing, a title that is there twice, a panel whom nobody explains."""
+    panels = dashboard(name)["panels"]
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    for panel in panels:
+        queries, unit = (
+            " ".join(target["expr"] for target in panel["targets"]),
+            panel["fieldConfig"]["defaults"]["unit"],
+        )
+        assert unit in UNITS, panel["title"]
+        assert ("_bytes" in queries) == (unit == "bytes"), panel["title"]
+        assert ("_seconds" in queries and "60 /" not in queries) == (unit == "s"), panel["title"]
+        assert len(panel["description"]) > 10, panel["title"]
+
+
+def selectors(query: str) -> dict[str, str]:
+    """Each series of a query with the matchers behind it."""
+    return dict(re.findall(r"\b((?:ltx2|process)_\w+)(?:\{([^}]*)\})?", query))
+
+
+def test_a_panel_of_a_training_looks_at_that_one_only() -> None:
+    """Mutation caught: one selector of a query without the namespace: a namesake elsewhere would be mixed in."""
+    for panel in dashboard("training")["panels"]:
+        for target in panel["targets"]:
+            for series, matchers in selectors(target["expr"]).items():
+                assert 'namespace="$namespace", training="$training"' in matchers, (panel["title"], series)
+
+
+def test_a_panel_of_the_operator_looks_at_that_one_only() -> None:
+    for panel in dashboard("operator")["panels"]:
+        for target in panel["targets"]:
+            found = selectors(target["expr"])
+            if "ltx2_operator_training_info" in found:  # its namespace is the training's
+                assert found.pop("ltx2_operator_training_info") == 'job="$job"' and "and on (pod)" in target["expr"]
+            for series, matchers in found.items():
+                assert 'namespace="$namespace", job="$job"' in matchers, (panel["title"], series)
+
+
+def test_nothing_is_made_up_where_there_is_no_series() -> None:
+    for place, queries in expressions().items():
+        assert not any("vector(" in query for query in queries), place
 
 
 @pytest.mark.parametrize("name", ["training", "operator"])

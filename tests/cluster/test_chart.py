@@ -13,15 +13,14 @@ from chart_cases import FULL
 from clients import CHART, run_helm
 from ltx2_operator.api import API_VERSION, KIND
 
+from .harness.binaries import Missing
+from .harness.prometheus import define_monitors
 from .installed import Installed
 from .required import missing
 
 pytestmark = pytest.mark.cluster
 
 NAMESPACE, RELEASE = "ltx2-system", "ltx2-operator"
-# The release's own source, as the Go module proxy has it, and its hash as go.sum would write it.
-PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
-PROMETHEUS_OPERATOR_SUM = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
 DEFINITION = "crd/ltx2trainings.ltx2.dev"
 EVERYTHING = {key: value for key, value in FULL.items() if key not in ("fullnameOverride", "image")}
 
@@ -67,20 +66,10 @@ def release(request: pytest.FixtureRequest, fresh_control_plane: Any) -> Iterato
 @pytest.fixture(scope="module")
 def prometheus_operator(fresh_control_plane: Any) -> None:
     """The real definitions of PodMonitor, ServiceMonitor and PrometheusRule."""
-    go = shutil.which("go")
-    if go is None:
-        missing("no Go: Prometheus Operator's definitions cannot be downloaded")
-    command = [go, "mod", "download", "-json", PROMETHEUS_OPERATOR]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode:
-        missing(f"Prometheus Operator's definitions cannot be downloaded: {done.stdout[-300:]}{done.stderr[-300:]}")
-    found = json.loads(done.stdout)
-    assert found["Sum"] == PROMETHEUS_OPERATOR_SUM
-    folder = Path(found["Dir"]) / "example" / "prometheus-operator-crd"
-    kubectl = fresh_control_plane.kubectl
-    for name in ("podmonitors", "servicemonitors", "prometheusrules"):
-        kubectl("apply", "--server-side", "-f", str(folder / f"monitoring.coreos.com_{name}.yaml"))
-        kubectl("wait", "--for=condition=Established", f"crd/{name}.monitoring.coreos.com", "--timeout=30s")
+    try:
+        define_monitors(fresh_control_plane.kubectl)
+    except Missing as why:
+        missing(why)
 
 
 def training(name: str, **spec: Any) -> dict[str, Any]:

@@ -45,5 +45,6 @@ def test_a_series_lives_as_long_as_its_object():
     objects.pop(0)
     assert 'ltx2_operator_trainings{stage="Train",state="Running"} 1.0' in told(metrics)
     assert 'training="fox"' not in told(metrics)
+    assert 'ltx2_operator_trainings{stage="",state="Failed"} 0.0' in told(metrics), "none, and not unknown"
     objects.clear()
     assert "ltx2_operator_training_info{" not in told(metrics)

@@ -106,7 +106,7 @@ def _built(name: str, linker_flags: str = "", package: str = ".", tags: str = ""
 
 def _build(source: Path, flags: list[str], program: Path, package: str) -> None:
     temporary = program.with_suffix(f".{os.getpid()}")
-    command = [_go(), "build", *flags, "-o", str(temporary), package]
+    command = [go(), "build", *flags, "-o", str(temporary), package]
     # The same CGO_ENABLED on every build: otherwise all of Kubernetes is compiled a second time.
     environment = {**os.environ, "CGO_ENABLED": "0"}
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
@@ -119,7 +119,7 @@ def _build(source: Path, flags: list[str], program: Path, package: str) -> None:
     temporary.rename(program)
 
 
-def _go() -> str:
+def go() -> str:
     wanted = ".".join(map(str, GO_NEEDED))
     go = shutil.which("go")
     if go is None:

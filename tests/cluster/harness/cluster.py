@@ -107,6 +107,15 @@ class Cluster:
         node.start_kubelet(self.plane)
         self._save()
 
+    def forward(self, port: int, name: str) -> tuple[Process, int]:
+        """Let this machine's loopback reach a port of the namespace's; returns the forwarder and the port here."""
+        announced = self.folder / f"{name}.port"
+        announced.unlink(missing_ok=True)
+        log = self.folder / "logs" / f"{name}.log"
+        process = self.namespace.start(name, _python("forward", str(port), str(announced)), log, ("mount", "pid"))
+        wait("the forwarder", announced.exists, log, process)
+        return process, int(announced.read_text())
+
     def _save(self) -> None:
         state = {
             "first": asdict(self.namespace.first),
@@ -231,7 +240,7 @@ def _start(cluster: Cluster) -> None:
     for node in cluster.nodes:
         node.prepare(registries)
     plane = cluster.plane = bring_up(_place(cluster), [node.name for node in cluster.nodes], namespace.answers)
-    cluster.port = _forward(cluster)
+    cluster.port = cluster.forward(API_PORT, "forward")[1]
     plane.kubeconfig("admin", f"https://127.0.0.1:{cluster.port}").rename(cluster.kubeconfig)
     for node in cluster.nodes:
         node.start_kubelet(plane)
@@ -275,15 +284,6 @@ def _start_registry(cluster: Cluster) -> Path:
     hosts.parent.mkdir(parents=True)
     hosts.write_text(f'server = "{address}"\n[host."{address}"]\n  capabilities = ["pull", "resolve"]\n')
     return hosts.parents[1]
-
-
-def _forward(cluster: Cluster) -> int:
-    announced = cluster.folder / "port"
-    log = cluster.folder / "logs" / "forward.log"
-    command = _python("forward", str(API_PORT), str(announced))
-    process = cluster.namespace.start("forward", command, log, kinds=("mount", "pid"))
-    wait("the forwarder", announced.exists, log, process)
-    return int(announced.read_text())
 
 
 def _python(module: str, *arguments: str) -> list[str]:

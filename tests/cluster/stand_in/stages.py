@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from ltx2_job import errors
@@ -53,7 +54,7 @@ def train(stage: Stage) -> None:
         stage.reporter.finished(result)
         return
     newest = newest_complete(stage.run.checkpoints)
-    stage.reporter.resumed(step_of(newest) if newest else 0, ())
+    stage.reporter.resumed(step_of(newest) if newest else 0, (), stage.config.checkpoint_step_interval)
     play(stage)
     last = stage.config.max_train_steps
     if stage.rank == 0:
@@ -169,8 +170,49 @@ def after(stage: Stage, step: int) -> None:
         time.sleep(0.1)
 
 
+def encode(stage: Stage, count: int) -> None:
+    """Fill the cache with so many clips, two a second."""
+    for done in range(1, count + 1):
+        stage.reporter.items(done, count, "encoded", "video")
+        wait(stage, 0.5)
+
+
+def learn(stage: Stage, last: int, interval: int) -> None:
+    """Train up to a step, five a second, with all the numbers of real steps and a GPU's memory; 0: no checkpoints."""
+    sys.modules["torch"] = CARD  # type: ignore[assignment]
+    values = {
+        "loss": 0.5, "loss_video": 0.375, "loss_audio": 0.125, "learning_rate": 1e-4, "grad_norm": 2.0,
+        "seconds_per_step": 0.2, "data_wait_seconds": 0.05,
+    }  # fmt: skip
+    for step in range(stage.reporter.progress.step + 1, last + 1):  # type: ignore[attr-defined]
+        stage.reporter.step(step, stage.config.max_train_steps, values)
+        if step == 1:
+            stage.reporter.held_out(step, 0.75, {"loss_video": 0.5, "loss_audio": 0.25})
+        if interval and step % interval == 0:
+            checkpoint(stage, step)
+        wait(stage, 0.2)
+
+
+class _Card:
+    """What torch.cuda says of a GPU in use."""
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    is_initialized = is_available
+
+    @staticmethod
+    def memory_allocated() -> int:
+        return 2**30
+
+    memory_reserved = max_memory_allocated = memory_allocated
+
+
+CARD = SimpleNamespace(cuda=_Card)
 VERBS: dict[str, Any] = {
     "checkpoint": checkpoint, "raise": fail, "exit": leave, "signal": die, "wait": wait, "hang": hang, "fill": fill,
     "hog": hog, "after": after, "outlive": outlive, "until": until,
+    "encode": encode, "learn": learn,
 }  # fmt: skip
 STAGES: dict[str, Any] = {"cache": cache, "train": train}
