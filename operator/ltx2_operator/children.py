@@ -29,14 +29,13 @@ Manifest = dict[str, Any]
 # half of the time). A rule would fail the Job; without one they do not count. Where somebody else has stopped a pod,
 # its Job fails all the same, by its backoffLimit of 0.
 _CODES_BEFORE_DISRUPTION: Final = (
-    (exitcodes.USAGE, exitcodes.CONFIG),
+    (exitcodes.USAGE, exitcodes.CONFIG, exitcodes.LOSS_NOT_FINITE),
     (exitcodes.DATA,),
     (exitcodes.NO_INPUT,),
     (exitcodes.STORAGE,),
     (exitcodes.AUTH,),
     (exitcodes.HOST_OUT_OF_MEMORY,),
     (exitcodes.GPU_OUT_OF_MEMORY,),
-    (exitcodes.LOSS_NOT_FINITE,),
 )
 _STOPPED: Final = (exitcodes.STOPPED, exitcodes.STOPPED_UNSAVED)
 

@@ -229,9 +229,9 @@ def test_the_deadline_is_what_is_left(limit: int | None, ran: int, left: int | N
 def test_failure_rules_are_one_per_verdict_class_in_order() -> None:
     rules = job()["spec"]["podFailurePolicy"]["rules"]
     shown = [rule.get("onExitCodes", {}).get("values") or "DisruptionTarget" for rule in rules]
-    assert shown == [[64, 78], [65], [66], [73], [77], [79], [80], [81], "DisruptionTarget", [87], [0, 85, 86]]
+    assert shown == [[64, 78, 81], [65], [66], [73], [77], [79], [80], "DisruptionTarget", [87], [0, 85, 86]]
     assert {rule["action"] for rule in rules} == {"FailJob"}
-    assert [rule["onExitCodes"]["operator"] for rule in rules if "onExitCodes" in rule] == ["In"] * 9 + ["NotIn"]
+    assert [rule["onExitCodes"]["operator"] for rule in rules if "onExitCodes" in rule] == ["In"] * 8 + ["NotIn"]
     assert rules[7]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert all("containerName" not in rule.get("onExitCodes", {}) for rule in rules), "init containers count too"
     assert len(rules) <= 20
