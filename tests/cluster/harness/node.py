@@ -174,6 +174,7 @@ class Node:
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"},
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "evictionPressureTransitionPeriod": "10s",  # of 5 minutes: a full disk is over when there is room again
             # A full disk of the machine must not make the kubelet delete images, the pause image among them.
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
