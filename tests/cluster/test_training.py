@@ -3,18 +3,23 @@
 import copy
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from cluster.harness.cluster import Cluster
 from cluster.installed import Installed
 from cluster.volumes import Volume
+from patience import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("job_image")]
 
@@ -85,6 +90,49 @@ def test_a_manifest_becomes_the_lora_that_ltx2_run_makes(
         assert reason in told, f"{reason} is not among {told}"
     volume.copy_inputs(tmp_path)
     assert sha256(volume.folder / "runs/fox/lora.safetensors") == sha256(run_here(obj, tmp_path))
+
+
+STORE = "http://10.97.0.1:9000"  # an address of the cluster's network that pods reach
+FILL = """
+import sys, pathlib, boto3
+client = boto3.client("s3", endpoint_url=sys.argv[1], aws_access_key_id="a", aws_secret_access_key="b", region_name="x")
+client.create_bucket(Bucket="footage", CreateBucketConfiguration={"LocationConstraint": "x"})
+for path in pathlib.Path(sys.argv[2]).iterdir():
+    client.upload_file(str(path), "footage", f"foxes/{path.name}")
+"""
+
+
+@pytest.fixture
+def store(cluster: Cluster, inputs: Path, tmp_path: Path) -> Iterator[str]:
+    """An S3-compatible store (moto's) beside the nodes, with the clips of the inputs in the bucket footage."""
+    where = urlsplit(STORE)
+    command = [sys.executable, "-m", "moto.server", "-H", str(where.hostname), "-p", str(where.port)]
+    process = cluster.namespace.start("objects", command, tmp_path / "store.log")
+    until(lambda: cluster.namespace.answers(f"{STORE}/moto-api/"), "the store")
+    cluster.namespace.must(sys.executable, "-c", FILL, STORE, str(inputs / "datasets/videos"))
+    yield STORE
+    process.kill()
+
+
+def test_clips_of_an_object_store_make_the_lora_of_those_on_the_volume(
+    operator: Installed, restricted: str, volume: Volume, store: str, tmp_path: Path
+) -> None:
+    """The pods have the keys of the Secret and the address; the volume has no clips, and nobody waits for them."""
+    volume.copy_inputs(tmp_path)
+    shutil.rmtree(volume.folder / "datasets")
+    obj = manifest(volume, secrets={"objectStore": "keys"})
+    here = manifest(volume)
+    place = {"type": "aws", "aws_bucket_name": "footage", "aws_data_prefix": "foxes", "aws_endpoint_url": store}
+    del obj["spec"]["datasets"][0]["instance_data_dir"]
+    obj["spec"]["datasets"][0] |= place
+    keys = ("--from-literal=AWS_ACCESS_KEY_ID=a", "--from-literal=AWS_SECRET_ACCESS_KEY=b")
+    operator.kubectl("create", "secret", "generic", "keys", *keys, "-n", restricted)
+    operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=obj)
+    operator.condition("fox", restricted, "Succeeded")
+    assert operator.status("fox", restricted)["attempt"] == 1
+    found, wanted = load_file(volume.folder / "runs/fox/lora.safetensors"), load_file(run_here(here, tmp_path))
+    assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert not (volume.folder / "datasets").exists()
 
 
 def test_two_nodes_train_one_lora(operator: Installed, restricted: str, volume: Volume) -> None:
