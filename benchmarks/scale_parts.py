@@ -25,7 +25,7 @@ from cluster.harness.alone import free_ports  # noqa: E402
 from cluster.harness.devices import NVIDIA  # noqa: E402
 from cluster.harness.simulated import Simulated, bring_up  # noqa: E402
 from cluster.installed import ACCOUNT, DEPLOYMENT, NAMESPACE, RELEASE, Installed  # noqa: E402
-from cluster.operators import await_owners, token_of  # noqa: E402
+from cluster.operators import token_of  # noqa: E402
 from ltx2_operator.runtime.bucket import TokenBucket  # noqa: E402
 from ltx2_operator.runtime.client import MERGE, Api, configuration  # noqa: E402
 from ltx2_operator.runtime.kinds import PODS, TRAININGS  # noqa: E402
@@ -74,7 +74,6 @@ class World:
             for space in spaces():
                 plane.kubectl("create", "namespace", space)
                 plane.add_claim(space)
-            await_owners(plane, ACCOUNT, space_of(0))
             found, _ = configuration(str(plane.kubeconfig))
             api = Api(found, TokenBucket(1000, 1000), timeout=60, connections=16, agent="operator-scale")
             world = cls(plane, folder, api, free_ports(1)[0])

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.harness.certificates import write_kubeconfig
-from patience import until
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"leaseSeconds": 3, "renewSeconds": 2, "retrySeconds": 1}
@@ -59,16 +58,6 @@ def token_of(control_plane: Any, namespace: str, name: str, folder: Path) -> Pat
     authority = folder / "ca.crt"
     authority.write_bytes(base64.b64decode(admin["certificate-authority-data"]))
     return write_kubeconfig(folder / f"{name}.kubeconfig", authority, admin["server"], name, token)
-
-
-def await_owners(control_plane: Any, account: str, namespace: str) -> None:
-    """Wait until the server knows LTX2Training as an owner: just defined, it refuses children that name one."""
-    owner = {"apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training", "name": "fox", "uid": "1"}
-    reference = {**owner, "controller": True, "blockOwnerDeletion": True}
-    child = {"metadata": {"name": "try", "namespace": namespace, "ownerReferences": [reference]}}
-    ask = ("create", "--dry-run=server", f"--as={account}", "-f", "-")
-    child |= {"apiVersion": "v1", "kind": "ConfigMap"}
-    until(lambda: control_plane.kubectl.run(*ask, manifest=child).returncode == 0, "a known owner", 60)
 
 
 class Operator:

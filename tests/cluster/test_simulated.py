@@ -16,7 +16,7 @@ from patience import until
 from .harness import simulated
 from .harness.simulated import Simulated
 from .installed import ACCOUNT, DEPLOYMENT, NAMESPACE, RELEASE, Installed, refusals
-from .operators import Operator, await_owners, token_of
+from .operators import Operator, token_of
 
 pytestmark = pytest.mark.cluster
 
@@ -42,7 +42,6 @@ def installed(simulated_nodes: Simulated) -> Installed:
     made.install()
     simulated_nodes.kubectl("create", "namespace", "ml")
     simulated_nodes.add_claim("ml")
-    await_owners(simulated_nodes, ACCOUNT, "ml")
     return made
 
 

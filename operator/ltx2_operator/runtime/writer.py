@@ -23,6 +23,7 @@ from ltx2_operator.runtime.splitting import OPERATOR, PROGRESS, PROGRESS_EVERY, 
 
 Body = Mapping[str, Any]
 QUOTA: Final = "exceeded quota"
+NEW_KIND: Final = "cannot find RESTMapping"  # the server's admission learns of a new definition within seconds
 HELD_AGAIN: Final = 10.0  # seconds until numbers are tried again that came too often for all runs together
 REFUSED: Final = (400, 403, 422)  # an answer about the object; anything else is trouble with the server
 
@@ -213,6 +214,8 @@ class Writer:
         except ApiError as error:
             if error.code not in REFUSED:
                 raise
+            if NEW_KIND in str(error):
+                raise NotNow(f"{TRAININGS.kind} has only just been defined: {error}") from error
             # A full quota says nothing against the template: the run waits for it when its Job is made.
             return DryRun(generation, QUOTA in str(error), str(error))
         return DryRun(generation, True, warnings=answer.warnings)

@@ -283,6 +283,14 @@ def test_a_dry_run_says_what_the_server_says(place):
     assert place.writer.act(OBJ, DryRunJob(JOB)) == DryRun(3, False, "spec.template: no")
     place.server.answers["POST", jobs] = ApiError(403, "Forbidden", "exceeded quota: few")  # the Job itself is taken
     assert place.writer.act(OBJ, DryRunJob(JOB)).ok
+    # Seconds after the definition was installed: nothing against the template, and no reason to reject it for a minute.
+    unknown = (
+        "jobs.batch is forbidden: cannot set blockOwnerDeletion in this case because cannot find RESTMapping for x"
+    )
+    place.server.answers["POST", jobs] = ApiError(403, "Forbidden", unknown)
+    with pytest.raises(NotNow, match="only just been defined") as told:
+        place.writer.act(OBJ, DryRunJob(JOB))
+    assert told.value.reason == ""
     place.server.answers["POST", jobs] = ApiError(503, "Unavailable", "later")
     with pytest.raises(ApiError):
         place.writer.act(OBJ, DryRunJob(JOB))
