@@ -1,10 +1,11 @@
 """Looking at the store and freeing space in it: `ltx2 cache ls` and `ltx2 cache gc`. Torch-free.
 
-An item is in use when the index of any run refers to it.
+An item is in use when the index of any run refers to it, a mirror of clips (downloads/) when it names a clip there.
 """
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ltx2_job.workspace import Workspace
 
 @dataclass(frozen=True)
 class Holding:
-    """The items of one kind in one store."""
+    """The items of one kind in one store, or the files of one mirror (kind: its folder)."""
 
     root: Path
     kind: str
@@ -61,11 +62,11 @@ def listing(workspace: Workspace) -> list[Holding]:
             unused = [size for key, size in sizes.items() if (kind, key) not in used]
             if sizes:
                 rows.append(Holding(root, kind, len(sizes), sum(sizes.values()), len(unused), sum(unused)))
-    return rows
+    return rows + [_mirror(home, unused) for home, unused in _mirrors(workspace)]
 
 
 def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
-    """Remove every item that no run's index refers to, and what dead writers left behind.
+    """Remove every item and mirror that no run's index refers to, and what dead writers left behind.
 
     Raises UnavailableError while a cache stage is at work in this workspace, DataError for an index of another version
     (what it refers to is not known, so nothing is removed).
@@ -82,20 +83,41 @@ def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
                         size += length if dry_run else store.remove(kind, key)
             if not dry_run:
                 store.sweep()
+        for home, unused in _mirrors(workspace):
+            if unused:
+                held = _mirror(home, unused)
+                items, size = items + held.items, size + held.bytes
+                if not dry_run:
+                    shutil.rmtree(home)
         return Freed(items, size)
+
+
+def _mirrors(workspace: Workspace) -> list[tuple[Path, bool]]:
+    """The folder of each mirror, and whether no run's index names a clip in it."""
+    clips = [workspace.resolve(sample.path) for path in _indices(workspace) for sample in Index.load(path).samples]
+    used = {parent for clip in clips for parent in clip.parents}
+    homes = sorted(path for path in workspace.downloads.glob("*") if path.is_dir())
+    return [(home, home not in used) for home in homes]
+
+
+def _mirror(home: Path, unused: bool) -> Holding:
+    sizes = [path.stat().st_size for path in home.rglob("*") if path.is_file()]
+    return Holding(home.parent, home.name, len(sizes), sum(sizes), len(sizes) * unused, sum(sizes) * unused)
 
 
 def _references(workspace: Workspace) -> tuple[set[tuple[str, str]], list[Path]]:
     """Every (kind, key) in use, and every store's root."""
-    paths = {run.index for run in workspace.every_run()}
     used: set[tuple[str, str]] = set()
     roots = [workspace.cache.resolve()]
-    for path in sorted(paths):
-        if path.is_file():
-            index = Index.load(path)
-            used |= index.keys()
-            roots += [Path(root) for root in (index.cache_root, *index.extra_roots)]
+    for path in _indices(workspace):
+        index = Index.load(path)
+        used |= index.keys()
+        roots += [Path(root) for root in (index.cache_root, *index.extra_roots)]
     return used, list(dict.fromkeys(roots))
+
+
+def _indices(workspace: Workspace) -> list[Path]:
+    return sorted(path for path in {run.index for run in workspace.every_run()} if path.is_file())
 
 
 @contextmanager

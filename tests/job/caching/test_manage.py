@@ -52,6 +52,22 @@ def test_a_name_that_moved_keeps_the_items_of_all_its_folders(bench: Bench) -> N
     assert totals(bench)["video"] == (3, 0)
 
 
+def test_a_mirror_goes_when_no_run_has_clips_of_it(bench: Bench) -> None:
+    """Catches clips of an object store that fill the volume for ever, and those of a run that are fetched again."""
+    bench.clips = files = bench.workspace.downloads / "footage-1a2b3c4d5e6f" / "files"
+    bench.dataset["instance_data_dir"] = "downloads/footage-1a2b3c4d5e6f/files"
+    bench.clip("a")
+    bench.run("bar")
+    other = bench.workspace.downloads / "old-999999999999" / "files"
+    other.mkdir(parents=True)
+    (other / "b.mp4").write_bytes(b"x" * 1000)
+    rows = {row.kind: (row.items, row.unused_items, row.unused_bytes) for row in listing(bench.workspace)}
+    assert rows["footage-1a2b3c4d5e6f"] == (2, 0, 0) and rows["old-999999999999"] == (1, 1, 1000)
+    assert collect(bench.workspace, dry_run=True) == Freed(1, 1000) and other.exists()
+    assert collect(bench.workspace) == Freed(1, 1000)
+    assert not other.parent.exists() and len(list(files.iterdir())) == 2
+
+
 def test_nothing_is_collected_while_a_cache_stage_works(bench: Bench) -> None:
     reader, writer = os.pipe()
     child = os.fork()
