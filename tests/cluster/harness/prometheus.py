@@ -141,7 +141,7 @@ class Prometheus:
             "scrape_configs": scrape_configs(monitors, cluster.plane.kubeconfig("admin")),
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        log = folder / "prometheus.log"
+        log = cluster.folder / "logs" / "prometheus.log"
         command = [
             str(binaries.prometheus()), f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{PORT}",
@@ -150,7 +150,7 @@ class Prometheus:
         ready = f"http://127.0.0.1:{PORT}/-/ready"
         try:
             wait("Prometheus", lambda: cluster.namespace.answers(ready), log, self.process)
-            self._forwarder, self._port = cluster.forward(PORT, "prometheus")
+            self._forwarder, self._port = cluster.forward(PORT, "prometheus-forward")
         except BaseException:
             self.process.end()
             raise
