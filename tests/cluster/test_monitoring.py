@@ -38,15 +38,15 @@ VALUES = {
 # What a rule looks back and waits, on a clock that is quick: 15 minutes without a step become 20 seconds.
 QUICKER = {"15m": "20s", "1m": "2s", "5m": "2s"}
 LONG = {**CONFIG, "max_train_steps": 5000, "checkpoint_step_interval": 10}
-ENCODE = ["encode", 10]
-WORK = {"cache": [ENCODE], "train-1": [["learn", 4000, 10]]}
+CACHE = [["encode", 3], ["until", "seen"]]  # Prometheus takes up new targets every 5 seconds at most
+WORK = {"cache": CACHE, "train-1": [["learn", 4000, 10]]}
 # By namespace (0 and 1) and name: namesakes in two namespaces, and neighbours in one.
 TRAININGS: dict[tuple[int, str], dict[str, Any]] = {
     (0, "fox"): WORK,
     (1, "fox"): WORK,
-    (0, "stuck"): {"cache": [ENCODE], "train-1": [["learn", 12, 10], ["wait", 600]]},
-    (1, "unsaved"): {"cache": [ENCODE], "train-1": [["learn", 4000, 0]]},
-    (1, "nan"): {"cache": [ENCODE], "train-1": [["learn", 12, 10], ["exit", 81]]},
+    (0, "stuck"): {"cache": CACHE, "train-1": [["learn", 12, 10], ["wait", 600]]},
+    (1, "unsaved"): {"cache": CACHE, "train-1": [["learn", 4000, 0]]},
+    (1, "nan"): {"cache": CACHE, "train-1": [["learn", 12, 10], ["exit", 81]]},
 }
 
 
@@ -126,7 +126,12 @@ def watched(
             for (where, name), does in TRAININGS.items():
                 worlds[where].behave(name, does)
                 worlds[where].kubectl("create", "-f", "-", manifest=training(name, stand_in, config=LONG))
-            yield Watched(cluster, operator, worlds, prometheus, begun, boards)
+            made = Watched(cluster, operator, worlds, prometheus, begun, boards)
+            caches = "count_over_time(ltx2_job_cache_items_total[5m]) > 2"  # a rate needs two
+            made.wait(lambda: len(made.yields(caches)) == len(TRAININGS), "the cache stages of all")
+            for world in worlds:
+                (world.volume.folder / "seen").touch()
+            yield made
         finally:
             prometheus.end()
 
