@@ -52,7 +52,7 @@ class Simulated:
 
     def add_claim(self, namespace: str, name: str = "data") -> None:
         """A claim that every pod of a namespace may mount, bound to a volume that is nowhere."""
-        self.kubectl("create", "-f", "-", manifest=_claim(namespace, name))
+        self.kubectl("create", "-f", "-", manifest=claim(namespace, name))
         bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
         self.kubectl("wait", f"pvc/{name}", "-n", namespace, *bound)
 
@@ -108,7 +108,8 @@ def _node(name: str, gpus: dict[str, str], labels: dict[str, str]) -> dict[str, 
     }
 
 
-def _claim(namespace: str, name: str) -> list[dict[str, Any]]:
+def claim(namespace: str, name: str) -> list[dict[str, Any]]:
+    """A volume that is nowhere, and the claim that it is bound to."""
     size, modes = {"storage": "10Ti"}, ["ReadWriteMany"]
     volume = f"{namespace}-{name}"
     spec = {"accessModes": modes, "storageClassName": "", "volumeName": volume, "resources": {"requests": size}}

@@ -1,0 +1,316 @@
+"""The operator killed at each request of a run, before the server hears it and before the operator hears the answer.
+
+A reference run numbers the requests. Each point is then a run of its own: a namespace, an operator that looks at it
+alone, a proxy between the two that kills at the point, and a second operator that goes on. `python -m
+cluster.kill_points FOLDER` in the folder tests does them all and writes kill-points.jsonl and kill-points.md there.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+
+from patience import until
+
+from .harness import simulated
+from .harness.client import api_client
+from .harness.devices import NVIDIA
+from .harness.simulated import Simulated
+from .operators import ROOT, Operator, account, await_owners, rights
+from .proxy import Broken, Proxy, Request
+
+NAME = "fox"
+FORMS = ("before", "after")
+LANES = 8  # runs side by side
+PATIENCE = 240.0  # seconds for one run
+REPEATS = 3  # of a run that did not come to its point
+LEASE_REQUESTS = 2  # of each kind are points: later renewals are the same again, as many as there are seconds
+TIMES = re.compile(r"(Time|Since|Seconds)$|^time$")
+# What a kill may change: when something was, how long it took, and which object it was.
+UNLIKE = ("jobUid", "gpuSeconds")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A request of the reference run."""
+
+    number: int
+    words: str
+    occurrence: int
+
+
+@dataclass
+class Told:
+    """What is left of a run. jobs: (stage, attempt) of every Job that ever was; events: sentence -> times told."""
+
+    status: dict[str, Any] = field(default_factory=dict)
+    jobs: list[str] = field(default_factory=list)
+    events: dict[str, int] = field(default_factory=dict)
+    killed: bool = False
+    requests: list[Request] = field(default_factory=list)
+
+
+def training() -> dict[str, Any]:
+    """A look, a cache stage, a train stage that fails once and counts, and one that succeeds."""
+    clips = {"id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "datasets/videos"}
+    config = {"pretrained_model_name_or_path": "Lightricks/LTX-2", "max_train_steps": 1000, "validation_disable": True}
+    spec: dict[str, Any] = {
+        "gpu": {"class": "h100-80g"}, "storage": {"claimName": "data"}, "config": config, "datasets": [clips],
+        "podTemplate": {"metadata": {"annotations": {"simulated.test/exit-code-train-1": "70"}}},
+    }  # fmt: skip
+    return {"apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training", "metadata": {"name": NAME}, "spec": spec}
+
+
+class Jobs:
+    """Every Job that ever was, by namespace, as a watch of all of them saw it."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._batch = kubernetes.client.BatchV1Api(api_client(kubeconfig))
+        self._seen: dict[str, dict[str, str]] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def of(self, namespace: str) -> list[str]:
+        """Their stages and attempts, one entry a Job."""
+        return sorted(self._seen.get(namespace, {}).values())
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        version = "0"
+        while not self._over.is_set():
+            stream = kubernetes.watch.Watch().stream(
+                self._batch.list_job_for_all_namespaces, resource_version=version, timeout_seconds=20
+            )
+            for event in stream:
+                meta = event["raw_object"]["metadata"]
+                version, labels = meta["resourceVersion"], meta["labels"]
+                words = f"{labels['ltx2.dev/stage']}-{labels['ltx2.dev/attempt']}"
+                self._seen.setdefault(meta["namespace"], {})[meta["uid"]] = words
+
+
+class Campaign:
+    """One control plane in which runs are made side by side."""
+
+    def __init__(self, plane: Simulated, folder: Path) -> None:
+        self.plane, self._folder = plane, folder
+        plane.kubectl("apply", "--server-side", "-f", str(ROOT / "configs/crd/ltx2trainings.ltx2.dev.yaml"))
+        plane.kubectl("wait", "crd/ltx2trainings.ltx2.dev", "--for=condition=Established", "--timeout=60s")
+        self.kubeconfig = account(plane, "default", rights(), folder)
+        user = json.loads(self.kubeconfig.read_text())["users"][0]["name"]
+        await_owners(plane, f"system:serviceaccount:default:{user}", "default")
+        client = api_client(plane.kubeconfig)
+        self._core, self._custom = kubernetes.client.CoreV1Api(client), kubernetes.client.CustomObjectsApi(client)
+        self.jobs = Jobs(plane.kubeconfig)
+
+    def end(self) -> None:
+        """The control plane is its owner's to end."""
+        self.jobs.end()
+
+    def make(self, namespace: str) -> None:
+        """A namespace with a claim that pods can mount."""
+        self._core.create_namespace({"metadata": {"name": namespace}})
+        volume, claim = simulated.claim(namespace, "data")
+        self._core.create_persistent_volume(volume)
+        self._core.create_namespaced_persistent_volume_claim(namespace, claim)
+
+    def reference(self) -> Told:
+        """A run that nobody disturbs."""
+        return self.run("reference", None, "")
+
+    def run(self, namespace: str, point: Point | None, form: str) -> Told:
+        """One run, whose operator is killed at a point."""
+        self.make(namespace)
+        folder = self._folder / namespace
+        folder.mkdir()
+        proxy = Proxy(self.kubeconfig, namespace)
+        died = threading.Event()
+        operators = [self._start(proxy, namespace, folder)]
+
+        def kill(request: Request) -> None:
+            if died.is_set():
+                raise Broken  # it asked this beside what it was killed at
+            if point is not None and request.point == (point.words, point.occurrence):
+                operators[0].process.kill()
+                operators[0].process.wait()
+                died.set()
+                raise Broken
+
+        if form:
+            setattr(proxy, form, kill)
+        try:
+            self._apply(namespace)
+            until(lambda: died.is_set() or self._over(namespace), f"{namespace}: the end or the kill", PATIENCE)
+            if died.is_set():
+                setattr(proxy, form, lambda request: None)
+                operators.append(self._start(proxy, namespace, folder))
+                until(lambda: self._over(namespace), f"{namespace}: the end after the kill", PATIENCE)
+            until(lambda: any(one.startswith("Succeeded") for one in self._told(namespace)), "the last event", 30)
+            return Told(self.status(namespace), self.jobs.of(namespace), self._told(namespace), died.is_set(),
+                        list(proxy.requests))  # fmt: skip
+        finally:
+            for one in operators:
+                one.process.kill()
+                one.process.wait()
+            proxy.close()
+
+    def _start(self, proxy: Proxy, namespace: str, folder: Path) -> Operator:
+        return Operator(proxy.kubeconfig(folder), namespace, folder)
+
+    def _apply(self, namespace: str) -> None:
+        self._custom.create_namespaced_custom_object(
+            "ltx2.dev", "v1alpha1", namespace, "ltx2trainings", training()
+        )
+
+    def status(self, namespace: str) -> dict[str, Any]:
+        """Of the run in a namespace."""
+        found = self._custom.get_namespaced_custom_object("ltx2.dev", "v1alpha1", namespace, "ltx2trainings", NAME)
+        return dict(found.get("status") or {})
+
+    def _over(self, namespace: str) -> bool:
+        return self.status(namespace).get("state") in ("Succeeded", "Failed", "Rejected")
+
+    def _told(self, namespace: str) -> dict[str, int]:
+        listed = self._custom.list_namespaced_custom_object("events.k8s.io", "v1", namespace, "events")["items"]
+        found = [one for one in listed if one["regarding"].get("name") == NAME]
+        return {f"{one['reason']}: {one['note']}": (one.get("series") or {}).get("count", 1) for one in found}
+
+
+def points(reference: Told) -> list[Point]:
+    """The requests of a run, numbered in their order, without the lease's later renewals."""
+    found: list[Point] = []
+    for request in reference.requests:
+        if " leases" in request.words and request.occurrence > LEASE_REQUESTS:
+            continue
+        found.append(Point(len(found) + 1, *request.point))
+    return found
+
+
+def alike(value: Any) -> Any:
+    """A status without what a kill may change."""
+    if isinstance(value, dict):
+        return {key: alike(one) for key, one in value.items() if not TIMES.search(key) and key not in UNLIKE}
+    return [alike(one) for one in value] if isinstance(value, list) else value
+
+
+def differences(told: Told, reference: Told) -> list[str]:
+    """What is not as in the reference run; empty: all is."""
+    found = []
+    ours, theirs = alike(told.status), alike(reference.status)
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            found.append(f"status.{key}: {json.dumps(ours.get(key))} instead of {json.dumps(theirs.get(key))}")
+    if told.jobs != reference.jobs:
+        found.append(f"Jobs {told.jobs} instead of {reference.jobs}")
+    found += [f"event lost: {one}" for one in sorted({*reference.events} - {*told.events})]
+    found += [f"event that the reference lacks: {one}" for one in sorted({*told.events} - {*reference.events})]
+    found += [f"told {count} times: {one}" for one, count in told.events.items() if count > 2]
+    return found
+
+
+def attempt(campaign: Campaign, reference: Told, point: Point, form: str) -> dict[str, Any]:
+    """A row of the table: the run of one point in one form, made again if it did not come to the point."""
+    told, repeat = Told(), 0
+    while not told.killed and repeat < REPEATS:
+        repeat += 1
+        try:
+            told = campaign.run(f"p{point.number:03}-{form}-{repeat}", point, form)
+        except Exception as error:
+            return {**asdict(point), "form": form, "killed": True, "runs": repeat, "differences": [str(error)]}
+        wrong = differences(told, reference)
+        if wrong:
+            break
+    twice = sorted(one for one, count in told.events.items() if count > 1)
+    return {
+        **asdict(point), "form": form, "killed": told.killed, "runs": repeat, "differences": wrong,
+        "jobs": told.jobs, "state": told.status.get("state"), "told twice": twice,
+    }  # fmt: skip
+
+
+def rows(campaign: Campaign, reference: Told, chosen: Iterable[Point]) -> Iterator[dict[str, Any]]:
+    """The rows of these points, both forms, as they come."""
+    asked = [(point, form) for point in chosen for form in FORMS]
+    with ThreadPoolExecutor(LANES) as lanes:
+        yield from lanes.map(lambda one: attempt(campaign, reference, *one), asked)
+
+
+def table(found: list[dict[str, Any]], reference: Told) -> str:
+    """The campaign in Markdown."""
+    named: dict[tuple[int, str, int], dict[str, str]] = {}
+    for row in found:
+        words = "as the reference" if not row["differences"] else "; ".join(row["differences"]).replace("|", "\\|")
+        end = words if row["killed"] else "never asked again"
+        named.setdefault((row["number"], row["words"], row["occurrence"]), {})[row["form"]] = end
+    counted = Counter((row["killed"], not row["differences"]) for row in found)
+    lines = [
+        "# The operator killed at each request of a run",
+        "",
+        "`python -m cluster.kill_points FOLDER` in the folder tests. A run of four Jobs (look, cache, train that leaves"
+        " with 70 and counts, train that succeeds) on simulated nodes. *Before*: SIGKILL when the request has come and"
+        " the server has not heard it. *After*: SIGKILL when the server has answered and the operator has not heard."
+        " Then a second operator goes on.",
+        "",
+        f"- points: {len(named)}, runs: {len(found)}; killed at the point: {sum(row['killed'] for row in found)}",
+        f"- as the reference: {counted[True, True]} of those; unlike it: {counted[True, False] + counted[False, False]}",
+        f"- requests that did not come again in {REPEATS} further runs (reads that depend on what a watch brings"
+        f" first): {counted[False, True]}",
+        f"- Jobs of every run, one of each: {', '.join(reference.jobs)}",
+        f"- runs in which a sentence was told a second time (counted in the same Event):"
+        f" {sum(bool(row.get('told twice')) for row in found)}",
+        "",
+        "Compared: the whole final status without times and durations (`*Time`, `*Since`, `*Seconds`, `time`),"
+        " `jobUid` and `gpuSeconds`; the Jobs that ever were; the sentences of all Events.",
+        "",
+        "| # | request | killed before | killed after |",
+        "| --- | --- | --- | --- |",
+    ]
+    for (number, words, occurrence), ends in sorted(named.items()):
+        lines.append(f"| {number} | {words} ({occurrence}) | {ends.get('before', '')} | {ends.get('after', '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(out: Path, every: int) -> int:
+    """All points, or every n-th; returns 1 if one of them broke something."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "plane").mkdir()
+        plane = simulated.bring_up(folder / "plane")
+        try:
+            plane.add_nodes(["gpu-1"], *NVIDIA)
+            campaign = Campaign(plane, folder)
+            reference = campaign.reference()
+            chosen = points(reference)[::every]
+            print(f"{len(chosen)} points", flush=True)
+            found = []
+            with (out / "kill-points.jsonl").open("w") as log:
+                for row in rows(campaign, reference, chosen):
+                    found.append(row)
+                    log.write(json.dumps(row) + "\n")
+                    log.flush()
+                    print(row["number"], row["form"], row["words"], row["killed"], row["differences"], flush=True)
+            campaign.end()
+        finally:
+            plane.end()
+    (out / "kill-points.md").write_text(table(found, reference))
+    return int(any(row["differences"] for row in found))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="only every n-th point")
+    asked = parser.parse_args()
+    sys.exit(main(asked.folder, asked.every))
