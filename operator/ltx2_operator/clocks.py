@@ -4,7 +4,7 @@ Every clock is one stored time (`runningSince`, `queuedSince`) that is added to 
 that restarts loses nothing and a run at rest changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +12,33 @@ from ltx2_operator.conditions import moment, stamp
 from ltx2_operator.draft import Draft
 
 
-def start_running(draft: Draft) -> None:
-    """All pods run: the queue's clock stops, the other one starts, and an execution begins."""
-    status = draft.status
-    stop_queue(draft)
+def start_running(draft: Draft, at: datetime | None = None) -> None:
+    """All pods run: the queue's clock stops, the other one starts, and an execution begins.
+
+    at: since when, if that is not now.
+    """
+    status, since = draft.status, at or draft.now
+    stop_queue(draft, since)
     if status.get("runningSince") is None:
-        status["runningSince"] = stamp(draft.now)
+        status["runningSince"] = stamp(since)
         status["execution"] += 1
+
+
+def start_missed(draft: Draft, pods: Sequence[Mapping[str, Any]]) -> None:
+    """Count what ran and ended while no operator looked: containers of the newest attempt's pods that began after the
+    wait for them.
+    """
+    waited = draft.status.get("pendingSince")
+    ended = [
+        (one.get("state") or {}).get("terminated") or {}
+        for pod in pods
+        for one in (pod.get("status") or {}).get("containerStatuses") or []
+    ]
+    begun = [moment(one["startedAt"]) for one in ended if one.get("startedAt")]
+    if draft.status.get("stage") == "Look" or waited is None or draft.status.get("runningSince") or not begun:
+        return
+    if max(begun) >= moment(waited):
+        start_running(draft, min(draft.now, max(begun)))
 
 
 def stop_clock(draft: Draft, at: datetime | None = None, *, redone: bool = False) -> None:
@@ -44,11 +64,11 @@ def start_queue(draft: Draft) -> None:
     draft.status.setdefault("queuedSince", stamp(draft.now))
 
 
-def stop_queue(draft: Draft) -> None:
-    """Add the time since queuedSince to the GPU-seconds queued."""
+def stop_queue(draft: Draft, at: datetime | None = None) -> None:
+    """Add the time since queuedSince, until now or an earlier moment, to the GPU-seconds queued."""
     since = draft.status.pop("queuedSince", None)
     if since is not None:
-        _spend(draft, "queued", _seconds(moment(since), draft.now))
+        _spend(draft, "queued", _seconds(moment(since), at or draft.now))
 
 
 def running_seconds(draft: Draft) -> float:

@@ -15,7 +15,7 @@ from ltx2_operator.conditions import FALSE, UNKNOWN
 
 @dataclass(frozen=True)
 class Event:
-    """A Kubernetes Event to publish once the status is written. kind: Normal or Warning."""
+    """A Kubernetes Event to publish, before the status is written. kind: Normal or Warning."""
 
     reason: str
     message: str

@@ -11,6 +11,7 @@ from ltx2_job.exitcodes import Action
 from ltx2_operator import accept, attempts, children, gpus, sizing
 from ltx2_operator.attempts import CACHE, LOOK
 from ltx2_operator.classify import Verdict, classify
+from ltx2_operator.clocks import start_missed
 from ltx2_operator.conditions import FALSE
 from ltx2_operator.draft import Delete, Draft
 from ltx2_operator.observed import Observed, current, end_of, stage_and_attempt
@@ -31,6 +32,7 @@ def judge(draft: Draft, observed: Observed) -> None:
     verdict = classify(job, own, draft.now)
     if verdict is None:
         return
+    start_missed(draft, own)
     with contextlib.suppress(PageError):
         absorb(draft, parse_page(verdict.report))
     if job is None:

@@ -12,13 +12,14 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import kubernetes
+import urllib3
 
 from patience import until
 
@@ -31,7 +32,8 @@ from .proxy import Broken, Proxy, Request
 
 NAME = "fox"
 FORMS = ("before", "after")
-LANES = 8  # runs side by side
+LANES = 10  # runs side by side
+LEASE = {"leaseSeconds": 6, "renewSeconds": 5, "retrySeconds": 1}  # short, and long enough for so many on two cores
 PATIENCE = 240.0  # seconds for one run
 REPEATS = 3  # of a run that did not come to its point
 LEASE_REQUESTS = 2  # of each kind are points: later renewals are the same again, as many as there are seconds
@@ -60,13 +62,16 @@ class Told:
     requests: list[Request] = field(default_factory=list)
 
 
-def training() -> dict[str, Any]:
-    """A look, a cache stage, a train stage that fails once and counts, and one that succeeds."""
+def training(**asked: str) -> dict[str, Any]:
+    """A look, a cache stage, a train stage that fails once and counts, and one that succeeds; each for as long as
+    asked, or a second.
+    """
     clips = {"id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "datasets/videos"}
     config = {"pretrained_model_name_or_path": "Lightricks/LTX-2", "max_train_steps": 1000, "validation_disable": True}
+    annotations = {f"simulated.test/{key}": value for key, value in {"exit-code-train-1": "70", **asked}.items()}
     spec: dict[str, Any] = {
         "gpu": {"class": "h100-80g"}, "storage": {"claimName": "data"}, "config": config, "datasets": [clips],
-        "podTemplate": {"metadata": {"annotations": {"simulated.test/exit-code-train-1": "70"}}},
+        "podTemplate": {"metadata": {"annotations": annotations}},
     }  # fmt: skip
     return {"apiVersion": "ltx2.dev/v1alpha1", "kind": "LTX2Training", "metadata": {"name": NAME}, "spec": spec}
 
@@ -77,6 +82,7 @@ class Jobs:
     def __init__(self, kubeconfig: Path) -> None:
         self._batch = kubernetes.client.BatchV1Api(api_client(kubeconfig))
         self._seen: dict[str, dict[str, str]] = {}
+        self._version = "0"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -90,16 +96,22 @@ class Jobs:
         self._over.set()
 
     def _watch(self) -> None:
-        version = "0"
         while not self._over.is_set():
-            stream = kubernetes.watch.Watch().stream(
-                self._batch.list_job_for_all_namespaces, resource_version=version, timeout_seconds=20
-            )
-            for event in stream:
-                meta = event["raw_object"]["metadata"]
-                version, labels = meta["resourceVersion"], meta["labels"]
-                words = f"{labels['ltx2.dev/stage']}-{labels['ltx2.dev/attempt']}"
-                self._seen.setdefault(meta["namespace"], {})[meta["uid"]] = words
+            try:
+                self._hear()
+            except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
+                self._version = "0"  # the server was away
+
+    def _hear(self) -> None:
+        stream = kubernetes.watch.Watch().stream(
+            self._batch.list_job_for_all_namespaces, resource_version=self._version, timeout_seconds=20
+        )
+        for event in stream:
+            meta = event["raw_object"]["metadata"]
+            labels = meta["labels"]
+            self._version = meta["resourceVersion"]
+            words = f"{labels['ltx2.dev/stage']}-{labels['ltx2.dev/attempt']}"
+            self._seen.setdefault(meta["namespace"], {})[meta["uid"]] = words
 
 
 class Campaign:
@@ -129,10 +141,17 @@ class Campaign:
 
     def reference(self) -> Told:
         """A run that nobody disturbs."""
-        return self.run("reference", None, "")
+        return self.run("reference")
 
-    def run(self, namespace: str, point: Point | None, form: str) -> Told:
-        """One run, whose operator is killed at a point."""
+    def run(
+        self,
+        namespace: str,
+        point: Point | None = None,
+        form: str = "",
+        meanwhile: Callable[[dict[str, Any]], None] = lambda status: None,
+        **asked: str,
+    ) -> Told:
+        """One run, whose operator is killed at a point. meanwhile: called with its status again and again."""
         self.make(namespace)
         folder = self._folder / namespace
         folder.mkdir()
@@ -144,20 +163,26 @@ class Campaign:
             if died.is_set():
                 raise Broken  # it asked this beside what it was killed at
             if point is not None and request.point == (point.words, point.occurrence):
-                operators[0].process.kill()
-                operators[0].process.wait()
                 died.set()
+                operators[-1].process.kill()
+                operators[-1].process.wait()
                 raise Broken
 
         if form:
             setattr(proxy, form, kill)
-        try:
-            self._apply(namespace)
-            until(lambda: died.is_set() or self._over(namespace), f"{namespace}: the end or the kill", PATIENCE)
-            if died.is_set():
-                setattr(proxy, form, lambda request: None)
+
+        def over() -> bool:
+            if operators[-1].process.poll() is not None:  # killed, or it could not renew its lease on a busy machine
+                if died.is_set():
+                    setattr(proxy, form, lambda request: None)
                 operators.append(self._start(proxy, namespace, folder))
-                until(lambda: self._over(namespace), f"{namespace}: the end after the kill", PATIENCE)
+            status = self.status(namespace)
+            meanwhile(status)
+            return status.get("state") in ("Succeeded", "Failed", "Rejected")
+
+        try:
+            self._apply(namespace, training(**asked))
+            until(over, f"{namespace}: the end", PATIENCE)
             until(lambda: any(one.startswith("Succeeded") for one in self._told(namespace)), "the last event", 30)
             return Told(self.status(namespace), self.jobs.of(namespace), self._told(namespace), died.is_set(),
                         list(proxy.requests))  # fmt: skip
@@ -168,25 +193,38 @@ class Campaign:
             proxy.close()
 
     def _start(self, proxy: Proxy, namespace: str, folder: Path) -> Operator:
-        return Operator(proxy.kubeconfig(folder), namespace, folder)
+        return Operator(proxy.kubeconfig(folder), namespace, folder, leaderElection=LEASE)
 
-    def _apply(self, namespace: str) -> None:
-        self._custom.create_namespaced_custom_object(
-            "ltx2.dev", "v1alpha1", namespace, "ltx2trainings", training()
-        )
+    def _apply(self, namespace: str, obj: dict[str, Any]) -> None:
+        self._custom.create_namespaced_custom_object("ltx2.dev", "v1alpha1", namespace, "ltx2trainings", obj)
 
     def status(self, namespace: str) -> dict[str, Any]:
         """Of the run in a namespace."""
         found = self._custom.get_namespaced_custom_object("ltx2.dev", "v1alpha1", namespace, "ltx2trainings", NAME)
         return dict(found.get("status") or {})
 
-    def _over(self, namespace: str) -> bool:
-        return self.status(namespace).get("state") in ("Succeeded", "Failed", "Rejected")
-
     def _told(self, namespace: str) -> dict[str, int]:
         listed = self._custom.list_namespaced_custom_object("events.k8s.io", "v1", namespace, "events")["items"]
         found = [one for one in listed if one["regarding"].get("name") == NAME]
         return {f"{one['reason']}: {one['note']}": (one.get("series") or {}).get("count", 1) for one in found}
+
+
+def creations(audit_log: Path) -> dict[str, int]:
+    """How many Jobs the server made, by namespace, as its audit log has it."""
+    made: Counter[str] = Counter()
+    for line in audit_log.read_text().splitlines():
+        if '"jobs"' in line and '"create"' in line:
+            entry = json.loads(line)
+            about = entry.get("objectRef") or {}
+            real = "dryRun" not in entry["requestURI"] and "subresource" not in about
+            if (entry["verb"], about["resource"], entry["responseStatus"]["code"], real) == (
+                "create",
+                "jobs",
+                201,
+                True,
+            ):
+                made[about["namespace"]] += 1
+    return dict(made)
 
 
 def points(reference: Told) -> list[Point]:
@@ -244,11 +282,12 @@ def rows(campaign: Campaign, reference: Told, chosen: Iterable[Point]) -> Iterat
     """The rows of these points, both forms, as they come."""
     asked = [(point, form) for point in chosen for form in FORMS]
     with ThreadPoolExecutor(LANES) as lanes:
-        yield from lanes.map(lambda one: attempt(campaign, reference, *one), asked)
+        for done in as_completed([lanes.submit(attempt, campaign, reference, *one) for one in asked]):
+            yield done.result()
 
 
-def table(found: list[dict[str, Any]], reference: Told) -> str:
-    """The campaign in Markdown."""
+def table(found: list[dict[str, Any]], jobs: list[str], made: dict[str, int]) -> str:
+    """The campaign in Markdown. jobs: of the reference run; made: as `creations` counts."""
     named: dict[tuple[int, str, int], dict[str, str]] = {}
     for row in found:
         words = "as the reference" if not row["differences"] else "; ".join(row["differences"]).replace("|", "\\|")
@@ -264,10 +303,11 @@ def table(found: list[dict[str, Any]], reference: Told) -> str:
         " Then a second operator goes on.",
         "",
         f"- points: {len(named)}, runs: {len(found)}; killed at the point: {sum(row['killed'] for row in found)}",
-        f"- as the reference: {counted[True, True]} of those; unlike it: {counted[True, False] + counted[False, False]}",
+        f"- as the reference: {counted[True, True]}; unlike it: {counted[True, False] + counted[False, False]}",
         f"- requests that did not come again in {REPEATS} further runs (reads that depend on what a watch brings"
         f" first): {counted[False, True]}",
-        f"- Jobs of every run, one of each: {', '.join(reference.jobs)}",
+        f"- Jobs of every run, one of each, as a watch of all Jobs saw them: {', '.join(jobs)}; the server's audit log"
+        f" has {sum(made.values())} creations in {len(made)} namespaces, {sorted(set(made.values()))} in each",
         f"- runs in which a sentence was told a second time (counted in the same Event):"
         f" {sum(bool(row.get('told twice')) for row in found)}",
         "",
@@ -302,10 +342,11 @@ def main(out: Path, every: int) -> int:
                     log.flush()
                     print(row["number"], row["form"], row["words"], row["killed"], row["differences"], flush=True)
             campaign.end()
+            made = creations(plane.audit_log)
         finally:
             plane.end()
-    (out / "kill-points.md").write_text(table(found, reference))
-    return int(any(row["differences"] for row in found))
+    (out / "kill-points.md").write_text(table(found, reference.jobs, made))
+    return int(any(row["differences"] for row in found) or set(made.values()) != {len(reference.jobs)})
 
 
 if __name__ == "__main__":

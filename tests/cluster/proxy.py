@@ -121,6 +121,10 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             super().setup()
             self.far = proxy.connect()
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # of an operator that was killed
+                super().handle()
+
         def finish(self) -> None:
             self.far.close()
             with contextlib.suppress(OSError):

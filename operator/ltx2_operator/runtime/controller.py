@@ -107,12 +107,14 @@ class Controller:
         observed = self._watcher.observe(obj, self._dry_run(obj), refused)
         now = self._now()
         outcome = reconcile(obj, observed, now, self._settings)
+        # Told before they are stored: whoever goes on after a kill tells a stored end no more, but one that was not
+        # stored it finds again, and its sentence is the same Event.
+        for event in outcome.events:
+            self._teller.tell(obj, event)
         written = self._writer.status(obj, outcome.status)
         if written:
             obj = self._trainings.one(key) or obj
         waits = self._act(obj, outcome)
-        for event in outcome.events:
-            self._teller.tell(obj, event)
         again = outcome.requeue_after
         if again == 0 and not written:
             again = 1.0

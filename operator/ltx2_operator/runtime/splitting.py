@@ -1,8 +1,8 @@
 """One status, two managers: numbers that go by, and everything else.
 
-Server-side apply keeps the two apart. `ltx2-operator` writes what decides, with the resourceVersion that was read (its
-only fence); `ltx2-progress` writes what a page of numbers said, without one and rarely, so that neither waits for the
-other. Each always sends all of its fields: one left out of an apply is removed.
+Server-side apply keeps the two apart. `ltx2-operator` writes what decides; `ltx2-progress` writes what a page of
+numbers said, rarely. Both name the resourceVersion that was read: it is the only fence of an apply. Each always sends
+all of its fields: one left out of an apply is removed.
 """
 
 from collections.abc import Mapping

@@ -71,16 +71,17 @@ class Writer:
         Raises Stale (the object was changed or is gone), ApiError, LeaseLost.
         """
         old, uid = obj.get("status") or {}, str(obj["metadata"]["uid"])
-        written = False
-        if deciding(status) != deciding(old):
-            self._apply(obj, deciding(status), OPERATOR, fenced=True)
-            written = True
+        decides, written = deciding(status) != deciding(old), False
+        # Numbers first: an end that is stored is looked at no more, and the last numbers would be lost with a kill.
         if passing(status) == passing(old):
             self._held.pop(uid, None)
-        elif written or flipped(old, status) or self._due(uid):
-            self._apply(obj, passing(status), PROGRESS, fenced=False)
+        elif decides or flipped(old, status) or self._due(uid):
+            obj = self._apply(obj, passing(status), PROGRESS)
             self._progress_at[uid] = self._clock()
             self._held.pop(uid, None)
+            written = True
+        if decides:
+            self._apply(obj, deciding(status), OPERATOR)
             written = True
         return written
 
@@ -135,12 +136,15 @@ class Writer:
 
     # ------------------------------------------------------------------------------------------------------- status
 
-    def _apply(self, obj: Body, part: dict[str, Any], manager: str, *, fenced: bool) -> None:
+    def _apply(self, obj: Body, part: dict[str, Any], manager: str) -> Body:
+        """Write one manager's part over this very version of the object; returns the version that it is now.
+
+        Numbers need that fence too: those of a leader that stood still would else be shown as a later attempt's.
+        """
         self._lease.require()
         namespace, name = _key(obj)
-        metadata = {"name": name, "namespace": namespace}
-        if fenced:
-            metadata["resourceVersion"] = obj["metadata"]["resourceVersion"]
+        version = obj["metadata"]["resourceVersion"]
+        metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": part}
         query = {"fieldManager": manager, "force": "true"}
         path = TRAININGS.path(namespace, name, "status")
@@ -149,7 +153,9 @@ class Writer:
         except (Conflict, NotFound) as error:
             self.fresh((namespace, name))
             raise Stale(str(error)) from None
-        self._trainings.put(TRAININGS.kept(answer))
+        now = TRAININGS.kept(answer)
+        self._trainings.put(now)
+        return now
 
     # ----------------------------------------------------------------------------------------------------- children
 

@@ -24,12 +24,12 @@ def control_plane(folder: Path, scheduler: bool = False, bound: bool = True, aud
         if shutil.which(program) is None:
             raise binaries.Missing(f"no {program}: install the package {package}")
     api, etcd, peers, controllers, scheduling = free_ports(5)
-    launch = _start_bound if bound else start
+    launch = start_bound if bound else start
     place = Place(folder, "127.0.0.1", "127.0.0.1", api, (etcd, peers), controllers, scheduling, launch, audit_bodies)
     return bring_up(place, [], answers, scheduler=scheduler)
 
 
-def _start_bound(name: str, command: list[str], log: Path) -> Process:
+def start_bound(name: str, command: list[str], log: Path) -> Process:
     """A test run that is killed must not leave a control plane behind."""
     return start(name, ["setpriv", "--pdeathsig", "KILL", *command], log)
 

@@ -4,9 +4,10 @@ No root and no container: pods get bound, run, end and vanish as ../kwok/stages.
 Their addresses are of this machine's loopback, so that a server on it can answer in the name of any of them.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ from . import alone, binaries
 from .client import Kubectl
 from .control_plane import ControlPlane
 from .devices import AMD, NVIDIA
-from .processes import Process
+from .processes import Process, wait
 
 POD_ADDRESSES = "127.96.0.1/12"
 NODE_ADDRESS = "127.95.0.1"
 STAGES = binaries.MODULES / "kwok" / "stages.yaml"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Simulated:
     """A control plane whose nodes are simulated."""
 
@@ -55,6 +56,20 @@ class Simulated:
         self.kubectl("create", "-f", "-", manifest=claim(namespace, name))
         bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
         self.kubectl("wait", f"pvc/{name}", "-n", namespace, *bound)
+
+    @contextlib.contextmanager
+    def without_server(self) -> Iterator[None]:
+        """etcd and the API server killed for the time of the body, then started again as they were."""
+        down = [one for one in self.processes if one.name in ("etcd", "kube-apiserver")]
+        commands = [Path(f"/proc/{one.pid}/cmdline").read_text().split("\0")[:-1] for one in down]
+        for one in reversed(down):
+            one.kill()
+        yield
+        for one, command in zip(down, commands, strict=True):
+            log = self.folder / "logs" / f"{one.name}.log"
+            again = alone.start_bound(one.name, command, log)
+            self.processes = tuple(again if each is one else each for each in self.processes)
+        wait("the API server", lambda: self.kubectl.run("get", "--raw", "/readyz").returncode == 0, log, again)
 
     def end(self) -> None:
         """End every process, the last started first. Idempotent."""
