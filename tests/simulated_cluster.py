@@ -223,6 +223,8 @@ class Cluster:
         for pod in self.pods_of(name):
             if is_alive(pod) and not pod["metadata"].get("deletionTimestamp"):
                 pod["status"]["phase"] = phase
+                if phase == "Running":
+                    pod["status"].setdefault("startTime", stamp(self.now))
 
     def end(self, code, *, reason=None, pod_reason=None, pod_message="", word=None, disrupted=None, index=0):
         """One live pod leaves with a code; its Job, if it still exists, draws the conclusion a real controller
@@ -241,6 +243,8 @@ class Cluster:
         }
         if message:
             state["message"] = json.dumps(message)
+        if began := pod["status"].get("startTime"):
+            state["startedAt"] = began
         pod["status"] = {
             "phase": "Failed" if code else "Succeeded",
             "containerStatuses": [{"name": "job", "state": {"terminated": state}}],

@@ -1,8 +1,12 @@
 """Clocks through queues, waits and failures; what a run costs; nodes on which it crashes."""
 
+from datetime import timedelta
+
 import pytest
 
-from ltx2_operator.draft import CreateJob
+from ltx2_operator.api import parse
+from ltx2_operator.clocks import start_missed
+from ltx2_operator.draft import CreateJob, Draft
 from simulated_cluster import START, Cluster, stamp, training, use_fakes
 
 
@@ -219,3 +223,34 @@ def test_the_only_node_is_never_avoided():
     cluster.nodes.append({**cluster.nodes[0], "metadata": {"name": "n2", "labels": labels}})
     cluster.run_stage(139)
     assert cluster.status["avoidNodes"] == ["n1"]
+
+
+def test_a_stage_that_began_and_ended_while_no_operator_looked_counts_as_one_that_was_seen():
+    runs = []
+    for seen in (True, False):
+        cluster = Cluster(training())
+        cluster.run_stage(0)
+        cluster.settle()
+        cluster.wait(20)
+        cluster.start()
+        if seen:
+            cluster.settle()
+        cluster.wait(100)
+        cluster.end(0)
+        cluster.settle()
+        runs.append({key: cluster.status[key] for key in ("execution", "runningSeconds", "gpuSeconds", "state")})
+    assert runs[0] == runs[1]
+    assert (runs[0]["execution"], runs[0]["runningSeconds"]) == (2, 100)
+
+
+def test_containers_that_began_before_the_wait_are_not_counted_again_at_their_end():
+    """A rank of two that runs on when the other has failed: the clock was stopped, and the wait is newer than both."""
+    counted = []
+    for waited in (START + timedelta(seconds=1), START - timedelta(seconds=1)):
+        status = {"stage": "Train", "attempt": 1, "execution": 1, "pendingSince": stamp(waited)}
+        obj = {**training(), "status": status}
+        draft = Draft.begin(obj, parse(obj), START + timedelta(seconds=60))
+        ended = {"terminated": {"exitCode": 70, "startedAt": stamp(START)}}
+        start_missed(draft, [{"status": {"containerStatuses": [{"state": ended}]}}])
+        counted.append((draft.status["execution"], draft.status.get("runningSince")))
+    assert counted == [(1, None), (2, stamp(START))]
