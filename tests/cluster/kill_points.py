@@ -38,6 +38,7 @@ PATIENCE = 240.0  # seconds for one run
 REPEATS = 3  # of a run that did not come to its point
 LEASE_REQUESTS = 2  # of each kind are points: later renewals are the same again, as many as there are seconds
 TIMES = re.compile(r"(Time|Since|Seconds)$|^time$")
+HOURS = re.compile(r"[\d.]+ hours")  # in the last sentence
 # What a kill may change: when something was, how long it took, and which object it was.
 UNLIKE = ("jobUid", "gpuSeconds")
 
@@ -100,7 +101,8 @@ class Jobs:
             try:
                 self._hear()
             except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
-                self._version = "0"  # the server was away
+                self._version = "0"  # the server is away
+                self._over.wait(1)
 
     def _hear(self) -> None:
         stream = kubernetes.watch.Watch().stream(
@@ -206,7 +208,9 @@ class Campaign:
     def _told(self, namespace: str) -> dict[str, int]:
         listed = self._custom.list_namespaced_custom_object("events.k8s.io", "v1", namespace, "events")["items"]
         found = [one for one in listed if one["regarding"].get("name") == NAME]
-        return {f"{one['reason']}: {one['note']}": (one.get("series") or {}).get("count", 1) for one in found}
+        counts = [(one.get("series") or {}).get("count", 1) for one in found]
+        said = [HOURS.sub("some hours", f"{one['reason']}: {one['note']}") for one in found]
+        return dict(zip(said, counts, strict=True))
 
 
 def creations(audit_log: Path) -> dict[str, int]:
