@@ -37,6 +37,12 @@ def ended(status: Mapping[str, Any]) -> bool:
     return not (last.get("stage") in (LOOK, CACHE) and last.get("action") == Action.SUCCEED)
 
 
+def admit(draft: Draft) -> None:
+    """No queue holds the newest Job (any more)."""
+    queued = draft.training.spec.queue_name is not None
+    draft.condition("Admitted", TRUE, "QuotaReserved" if queued else "NotQueued", "")
+
+
 def terminal(status: Mapping[str, Any]) -> bool:
     """Whether the run has ended for good."""
     found = status.get("conditions") or []

@@ -24,9 +24,9 @@ def start_running(draft: Draft, at: datetime | None = None) -> None:
         status["execution"] += 1
 
 
-def start_missed(draft: Draft, pods: Sequence[Mapping[str, Any]]) -> None:
+def start_missed(draft: Draft, pods: Sequence[Mapping[str, Any]]) -> bool:
     """Count what ran and ended while no operator looked: containers of the newest attempt's pods that began after the
-    wait for them.
+    wait for them. Says whether there were any.
     """
     waited = draft.status.get("pendingSince")
     ended = [
@@ -36,9 +36,11 @@ def start_missed(draft: Draft, pods: Sequence[Mapping[str, Any]]) -> None:
     ]
     begun = [moment(one["startedAt"]) for one in ended if one.get("startedAt")]
     if draft.status.get("stage") == "Look" or waited is None or draft.status.get("runningSince") or not begun:
-        return
-    if max(begun) >= moment(waited):
-        start_running(draft, min(draft.now, max(begun)))
+        return False
+    if max(begun) < moment(waited):
+        return False
+    start_running(draft, min(draft.now, max(begun)))
+    return True
 
 
 def stop_clock(draft: Draft, at: datetime | None = None, *, redone: bool = False) -> None:

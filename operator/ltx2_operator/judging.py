@@ -32,7 +32,8 @@ def judge(draft: Draft, observed: Observed) -> None:
     verdict = classify(job, own, draft.now)
     if verdict is None:
         return
-    start_missed(draft, own)
+    if start_missed(draft, own):
+        attempts.admit(draft)
     with contextlib.suppress(PageError):
         absorb(draft, parse_page(verdict.report))
     if job is None:

@@ -33,8 +33,7 @@ def watch(draft: Draft, observed: Observed, settings: Settings) -> None:
         return
     if draft.reason("Admitted") == "Preempted":
         draft.event("Resumed", f"the queue admits attempt {draft.status['attempt']} again")
-    queued = draft.training.spec.queue_name is not None
-    draft.condition("Admitted", TRUE, "QuotaReserved" if queued else "NotQueued", "")
+    attempts.admit(draft)
     needed = int(job["spec"].get("parallelism") or 1)
     phases = [(pod.get("status") or {}).get("phase") for pod in own]
     # A rank that is done while others still finish is no pod that is waited for.

@@ -239,6 +239,7 @@ def test_a_stage_that_began_and_ended_while_no_operator_looked_counts_as_one_tha
         cluster.end(0)
         cluster.settle()
         runs.append({key: cluster.status[key] for key in ("execution", "runningSeconds", "gpuSeconds", "state")})
+        runs[-1]["admitted"] = cluster.condition("Admitted")["reason"]
     assert runs[0] == runs[1]
     assert (runs[0]["execution"], runs[0]["runningSeconds"]) == (2, 100)
 
