@@ -317,7 +317,7 @@ def table(found: list[dict[str, Any]], jobs: list[str], made: dict[str, int]) ->
         "",
         f"- points: {len(named)}, runs: {len(found)}; killed at the point: {sum(row['killed'] for row in found)}",
         f"- as the reference: {counted[True, True]}; unlike it: {counted[True, False] + counted[False, False]}",
-        f"- requests that did not come again in {REPEATS} further runs (reads that depend on what a watch brings"
+        f"- requests that did not come again in {REPEATS} runs (reads that depend on what a watch brings"
         f" first): {counted[False, True]}",
         f"- Jobs of every run, one of each, as a watch of all Jobs saw them: {', '.join(jobs)}; the server's audit log"
         f" has {sum(made.values())} creations in {len(made)} namespaces, {sorted(set(made.values()))} in each",
