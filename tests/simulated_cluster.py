@@ -15,6 +15,7 @@ from ltx2_operator.conditions import stamp
 from ltx2_operator.draft import Create, CreateJob, Delete, DeleteTraining, DryRunJob
 from ltx2_operator.observed import DryRun, Observed
 from ltx2_operator.reconcile import reconcile
+from ltx2_operator.runtime.kinds import JOBS, NODES, PODS
 from ltx2_operator.settings import Settings
 from ltx2_operator.status import Plan, Status
 
@@ -22,6 +23,11 @@ START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 LADDER = ("bf16/resident/keep:48", "bf16/resident/keep:24", "bf16/resident/keep:0")
 UID = "0f0c0f0c-0000-4000-8000-000000000001"
 SETTINGS = Settings()
+
+
+def _as_kept(kind, bodies):
+    """What the operator keeps of objects: nothing decides by a field that is skipped while a list is read."""
+    return [kind.kept(copy.deepcopy(body)) for body in bodies]
 
 
 class FakeResolved:
@@ -94,12 +100,12 @@ class Cluster:
             for kind in ("ConfigMap", "PersistentVolumeClaim", "Service")
         }
         return Observed(
-            jobs=copy.deepcopy(list(self.jobs.values())),
-            pods=copy.deepcopy(list(self.pods.values())),
+            jobs=_as_kept(JOBS, self.jobs.values()),
+            pods=_as_kept(PODS, self.pods.values()),
             configmaps=kinds["ConfigMap"],
             claims=kinds["PersistentVolumeClaim"],
             services=kinds["Service"],
-            nodes=self.nodes,
+            nodes=_as_kept(NODES, self.nodes) if self.nodes is not None else None,
             progress=copy.deepcopy(self.page),
             page_awaited=self.page_awaited,
             volume_seen=self.seen,

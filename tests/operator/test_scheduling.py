@@ -3,6 +3,7 @@
 import pytest
 
 from ltx2_operator.pods import quantity_value
+from ltx2_operator.runtime.kinds import NODES, PODS
 from ltx2_operator.scheduling import Unplaced, short_of_gpus, why_unplaced
 
 H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
@@ -12,17 +13,15 @@ TAIL = " no new claims to deallocate, preemption: 0/2 nodes are available: 2 Pre
 
 
 def node(gpus=8, labels=None, **allocatable):
-    return {
-        "metadata": {"labels": H100 if labels is None else labels},
-        "status": {
-            "allocatable": {"nvidia.com/gpu": str(gpus), "memory": "65970024Ki", "cpu": "15500m", **allocatable}
-        },
-    }
+    """As much of a node as the operator keeps."""
+    offered = {"nvidia.com/gpu": str(gpus), "memory": "65970024Ki", "cpu": "15500m", **allocatable}
+    body = {"metadata": {"labels": H100 if labels is None else labels}, "status": {"allocatable": offered}}
+    return NODES.kept(body)
 
 
 def pod(**requests):
     named = {key.replace("_", "-"): value for key, value in requests.items()}
-    return {"spec": {"containers": [{"name": "other"}, {"name": "job", "resources": {"requests": named}}]}}
+    return PODS.kept({"spec": {"containers": [{"name": "other"}, {"name": "job", "resources": {"requests": named}}]}})
 
 
 def said(text, nodes=None, plan=PLAN, **requests):

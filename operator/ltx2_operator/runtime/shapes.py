@@ -39,7 +39,7 @@ Training = _only(
 )
 # A Job's template is a copy of what the operator sent.
 Job = _only("Job", (*_OBJECT, "status"), metadata=_Child, spec=_only("_JobSpec", ("parallelism", "suspend")))
-_Resources: Any = _only("_Resources", ("limits",))  # a message names the limit that was reached
+_Resources: Any = _only("_Resources", ("requests", "limits"))  # messages name what was asked for, and limits reached
 _Container: Any = _only("_Container", ("name",), resources=_Resources)
 _State: Any = _only("_State", ("name", "image", "state"))
 _Condition: Any = _only("_Condition", ("type", "status", "reason", "message"))

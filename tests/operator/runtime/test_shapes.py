@@ -8,7 +8,6 @@ from ltx2_operator.runtime import shapes
 from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS
 
 LABELS = {"ltx2.dev/training": "fox", "ltx2.dev/uid": "u", "batch.kubernetes.io/controller-uid": "j"}
-LIMITED = {"name": "job", "resources": {"limits": {"memory": "1Gi"}}}
 ASKED = {"name": "job", "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "1"}}}
 ENDED = {"name": "job", "image": "i", "state": {"terminated": {"exitCode": 65, "message": "{}"}}}
 
@@ -60,7 +59,7 @@ KEPT = {"name": "fox", "uid": "u", "resourceVersion": "5"}
             },
             {
                 "metadata": {**KEPT, "labels": LABELS, "deletionTimestamp": "t", "deletionGracePeriodSeconds": 30},
-                "spec": {"nodeName": "n", "containers": [LIMITED]},
+                "spec": {"nodeName": "n", "containers": [ASKED]},
                 "status": {
                     "phase": "Failed", "podIP": "1", "containerStatuses": [ENDED],
                     "conditions": [{"type": "DisruptionTarget", "status": "True"}],
