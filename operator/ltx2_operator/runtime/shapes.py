@@ -6,6 +6,7 @@ first would need several times the memory. A value is whatever it is: what is wr
 
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypedDict
 
@@ -34,9 +35,15 @@ _Labels: Any = _only("_Labels", _LABELS)
 _Annotations: Any = _only("_Annotations", (UPLOADED,))
 _Child: Any = _only("_Child", _METADATA, labels=_Labels | None)
 
-Training = _only(
-    "Training", (*_OBJECT, "spec", "status"), metadata=_only("_Own", _METADATA, annotations=_Annotations | None)
-)
+
+@dataclass(frozen=True)
+class Open:
+    """An object of which all is kept but parts of its metadata: a key that nobody knows is for reconcile to name."""
+
+    metadata: Any
+
+
+Training = Open(_only("_Own", _METADATA, annotations=_Annotations | None))
 # A Job's template is a copy of what the operator sent.
 Job = _only("Job", (*_OBJECT, "status"), metadata=_Child, spec=_only("_JobSpec", ("parallelism", "suspend")))
 _Resources: Any = _only("_Resources", ("requests", "limits"))  # messages name what was asked for, and limits reached
@@ -46,7 +53,7 @@ _Condition: Any = _only("_Condition", ("type", "status", "reason", "message"))
 # Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers.
 Pod = _only(
     "Pod", _OBJECT, metadata=_Child,
-    spec=_only("_PodSpec", ("nodeName", "terminationGracePeriodSeconds"), containers=list[_Container]),
+    spec=_only("_PodSpec", ("nodeName", "terminationGracePeriodSeconds"), containers=list[_Container] | None),
     status=_only(
         "_PodStatus", ("phase", "reason", "message", "podIP"), conditions=list[_Condition] | None,
         initContainerStatuses=list[_State] | None, containerStatuses=list[_State] | None,
@@ -76,20 +83,29 @@ def _decoder(shape: Any) -> "msgspec.json.Decoder[Any]":
 def read_list(data: bytes, shape: Any) -> tuple[list[Body], Body]:
     """The items of a list, and its own metadata. Raises ValueError."""
     found = _decoder(_List).decode(data)
-    decode = _decoder(shape).decode
-    return [_shared(decode(item)) for item in found.get("items") or []], found.get("metadata") or {}
+    return [_shared(_decoded(item, shape)) for item in found.get("items") or []], found.get("metadata") or {}
 
 
 def read_event(line: bytes, shape: Any) -> tuple[str, Body]:
     """Kind and object of one line of a watch; the object of an ERROR is whole. Raises ValueError."""
     found = _decoder(_Event).decode(line)
     kind = found.get("type", "")
-    body: Body = _decoder(Body if kind == "ERROR" else shape).decode(found.get("object") or b"{}")
+    body = _decoded(found.get("object") or b"{}", Body if kind == "ERROR" else shape)
     return kind, _shared(body)
+
+
+def _decoded(data: "msgspec.Raw | bytes", shape: Any) -> Body:
+    if isinstance(shape, Open):
+        parts = _decoder(dict[str, msgspec.Raw]).decode(data)
+        return {key: _decoder(shape.metadata if key == "metadata" else Any).decode(raw) for key, raw in parts.items()}
+    found: Body = _decoder(shape).decode(data)
+    return found
 
 
 def kept(body: Body, shape: Any) -> Body:
     """What a list or watch would have kept of an object. Raises ValueError."""
+    if isinstance(shape, Open):
+        return _shared({**body, "metadata": msgspec.convert(body.get("metadata") or {}, shape.metadata)})
     found: Body = msgspec.convert(body, shape)
     return _shared(found)
 

@@ -29,8 +29,12 @@ KEPT = {"name": "fox", "uid": "u", "resourceVersion": "5"}
     [
         (
             TRAININGS,
-            {"metadata": metadata(generation=3), "spec": {"config": {"a": [1, 2.5, None]}}, "status": {"attempt": 1}},
             {
+                "metadata": metadata(generation=3), "spec": {"config": {"a": [1, 2.5, None]}}, "status": {"attempt": 1},
+                "specs": 1,
+            },
+            {
+                "specs": 1,  # beside spec: the operator names it where no policy has refused it
                 "metadata": {**KEPT, "generation": 3, "annotations": {"ltx2.dev/data-uploaded": "now"}},
                 "spec": {"config": {"a": [1, 2.5, None]}}, "status": {"attempt": 1},
             },
@@ -117,3 +121,12 @@ def test_equal_texts_of_different_objects_are_one():
         words, deep = found["spec"]["config"]["keys"][0]
         assert words is one["spec"]["config"]["keys"][0][0]
         assert deep["deep"] is one["spec"]["config"]["keys"][0][1]["deep"]
+
+
+@pytest.mark.parametrize("kind", [TRAININGS, JOBS, PODS, NODES])
+def test_a_bookmark_of_the_server_is_read(kind):
+    """Its object is empty, and what a pod must have is null in it: a watch must not break off at each of them."""
+    body = {"kind": kind.kind, "metadata": {"resourceVersion": "7", "creationTimestamp": None},
+            "spec": {"containers": None, "template": {"spec": {"containers": None}}}, "status": {}}  # fmt: skip
+    what, found = shapes.read_event(json.dumps({"type": "BOOKMARK", "object": body}).encode(), kind.shape)
+    assert what == "BOOKMARK" and found["metadata"]["resourceVersion"] == "7"
