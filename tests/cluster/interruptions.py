@@ -364,7 +364,7 @@ def _fix(world: World, name: str) -> None:
         ({"nodes": 2}, "spec.nodes is fixed once the first attempt exists"),
         ({"queueName": "other"}, "set suspend: true first"),
         (
-            {"podTemplate": pod_template()},
+            {"podTemplate": pod_template({"limits": {"memory": "300Mi"}})},
             "spec.podTemplate changes only while the training is suspended or",
         ),
     ):

@@ -142,9 +142,14 @@ def test_the_operator_says_it_whoever_sent_it(
 
 
 @pytest.fixture
-def without_policy(operator: Installed) -> Any:
-    """The chart with admissionPolicy.enabled: false, put back afterwards."""
+def without_policy(operator: Installed, sender: Sender) -> Any:
+    """The chart with admissionPolicy.enabled: false, put back afterwards. The server takes seconds to forget it."""
+    wrong = next(mistake for mistake in MISTAKES if mistake.by == "policy").manifest("try")
+    ask = ("create", "--dry-run=server", "-n", sender.namespace, "-f", "-")
     with operator.upgraded({"admissionPolicy": {"enabled": False}}):
+        operator.wait_for(
+            lambda: operator.kubectl.run(*ask, manifest=wrong).returncode == 0, "a server without the policy"
+        )
         yield
 
 
