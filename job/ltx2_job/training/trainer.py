@@ -33,8 +33,11 @@ from ltx2_job.training.processes import Processes, join
 from ltx2_job.training.schedules import Schedule
 from ltx2_job.training.step import Step
 
-# How libraries that allocate beside torch say that the device's memory is exhausted, and torch where that is the CPU's.
-_EXHAUSTED = ("CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+# How the device's memory is said to be exhausted: by libraries that allocate beside torch, and by torch for the CPU.
+_EXHAUSTED = {
+    "cuda": ("CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED"),
+    "cpu": ("DefaultCPUAllocator",),
+}
 
 
 def run_training(stage: Stage, validate: Validate | None = None) -> None:
@@ -179,7 +182,8 @@ def _out_of_memory_named(stage: Stage) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _EXHAUSTED)):
+        said = any(words in str(error) for words in _EXHAUSTED[stage.plan.device])
+        if not (isinstance(error, torch.OutOfMemoryError) or said):
             raise
         detail = str(error).splitlines()[0]
         memory = "memory" if stage.plan.device == "cpu" else "GPU memory"

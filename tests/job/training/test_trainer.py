@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -617,3 +618,12 @@ def test_the_held_out_loss_is_the_mean_over_clips_and_levels(
                 parts["audio"].append(part.audio.item())
     expected = sum(parts["video"]) / 12 + 0.5 * sum(parts["audio"]) / 6
     assert seen.measured[0] == (0, pytest.approx(expected, rel=1e-6))
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", GPUOutOfMemoryError), ("cuda", RuntimeError)])
+def test_host_memory_is_the_devices_on_the_cpu_alone(device, kind):
+    """Beside a GPU it is the host's (79): a smaller plan would not help."""
+    stage = SimpleNamespace(plan=SimpleNamespace(device=device, memory="fp32/resident/keep:48"))
+    with pytest.raises(kind) as raised, trainer._out_of_memory_named(stage):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+    assert type(raised.value) is kind
