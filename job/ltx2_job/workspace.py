@@ -158,6 +158,23 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def read_page(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none, or none that can be read."""
+    try:
+        page = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return page if isinstance(page, dict) else {}
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file; None where there is none, or none that can be looked at."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
 def sync(path: Path) -> None:
     """fsync a file, or a folder so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

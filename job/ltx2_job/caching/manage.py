@@ -54,7 +54,8 @@ def in_use(workspace: Workspace) -> Iterator[None]:
 
 def listing(workspace: Workspace) -> list[Holding]:
     """What every store of the workspace holds, by kind. Raises DataError for an index of another version."""
-    used, roots = _references(workspace)
+    indices = _indices(workspace)
+    used, roots = _references(workspace, indices)
     rows = []
     for root in roots:
         for kind in KINDS:
@@ -62,7 +63,7 @@ def listing(workspace: Workspace) -> list[Holding]:
             unused = [size for key, size in sizes.items() if (kind, key) not in used]
             if sizes:
                 rows.append(Holding(root, kind, len(sizes), sum(sizes.values()), len(unused), sum(unused)))
-    return rows + [_mirror(home, unused) for home, unused in _mirrors(workspace)]
+    return rows + [_mirror(home, unused) for home, unused in _mirrors(workspace, indices)]
 
 
 def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
@@ -72,7 +73,8 @@ def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
     (what it refers to is not known, so nothing is removed).
     """
     with _locked(workspace, fcntl.LOCK_EX | fcntl.LOCK_NB):
-        used, roots = _references(workspace)
+        indices = _indices(workspace)
+        used, roots = _references(workspace, indices)
         items = size = 0
         for root in roots:
             store = Store(root)
@@ -83,7 +85,7 @@ def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
                         size += length if dry_run else store.remove(kind, key)
             if not dry_run:
                 store.sweep()
-        for home, unused in _mirrors(workspace):
+        for home, unused in _mirrors(workspace, indices):
             if unused:
                 held = _mirror(home, unused)
                 items, size = items + held.items, size + held.bytes
@@ -92,9 +94,9 @@ def collect(workspace: Workspace, *, dry_run: bool = False) -> Freed:
         return Freed(items, size)
 
 
-def _mirrors(workspace: Workspace) -> list[tuple[Path, bool]]:
+def _mirrors(workspace: Workspace, indices: list[Index]) -> list[tuple[Path, bool]]:
     """The folder of each mirror, and whether no run's index names a clip in it."""
-    clips = [workspace.resolve(sample.path) for path in _indices(workspace) for sample in Index.load(path).samples]
+    clips = [workspace.resolve(sample.path) for index in indices for sample in index.samples]
     used = {parent for clip in clips for parent in clip.parents}
     homes = sorted(path for path in workspace.downloads.glob("*") if path.is_dir())
     return [(home, home not in used) for home in homes]
@@ -105,19 +107,19 @@ def _mirror(home: Path, unused: bool) -> Holding:
     return Holding(home.parent, home.name, len(sizes), sum(sizes), len(sizes) * unused, sum(sizes) * unused)
 
 
-def _references(workspace: Workspace) -> tuple[set[tuple[str, str]], list[Path]]:
+def _references(workspace: Workspace, indices: list[Index]) -> tuple[set[tuple[str, str]], list[Path]]:
     """Every (kind, key) in use, and every store's root."""
     used: set[tuple[str, str]] = set()
     roots = [workspace.cache.resolve()]
-    for path in _indices(workspace):
-        index = Index.load(path)
+    for index in indices:
         used |= index.keys()
         roots += [Path(root) for root in (index.cache_root, *index.extra_roots)]
     return used, list(dict.fromkeys(roots))
 
 
-def _indices(workspace: Workspace) -> list[Path]:
-    return sorted(path for path in {run.index for run in workspace.every_run()} if path.is_file())
+def _indices(workspace: Workspace) -> list[Index]:
+    """The index of every run that has one. Raises DataError for one of another version."""
+    return [Index.load(path) for path in sorted({run.index for run in workspace.every_run()}) if path.is_file()]
 
 
 @contextmanager

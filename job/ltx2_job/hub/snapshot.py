@@ -16,13 +16,13 @@ it and the disk.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ltx2_job import places
 from ltx2_job.errors import NoInputError
 from ltx2_job.hub.choice import Choice, Entry, Listing, Selection, choose, choose_model
 from ltx2_job.places import Repository
-from ltx2_job.workspace import RunFolder, Workspace, read_json, write_json
+from ltx2_job.workspace import RunFolder, Workspace, read_page, size_of, write_json
 
 if TYPE_CHECKING:
     from ltx2_job.config import TrainingConfig
@@ -75,8 +75,8 @@ class Snapshots:
         """The commit that a repository's revision stands for, as far as it is known here."""
         if repository.is_pinned:
             return repository.revision
-        recorded = _page(self.run.model).get("commits") if self.run is not None else None
-        known = (recorded or {}).get(str(repository)) or _page(self.home(repository) / REVISIONS).get(
+        recorded = read_page(self.run.model).get("commits") if self.run is not None else None
+        known = (recorded or {}).get(str(repository)) or read_page(self.home(repository) / REVISIONS).get(
             repository.revision
         )
         return str(known) if known else None
@@ -84,7 +84,7 @@ class Snapshots:
     def listing(self, repository: Repository) -> Listing:
         """The stored listing. Raises NotDownloaded if there is none."""
         commit = self.commit(repository)
-        page = _page(self.home(repository) / commit[:_SHORT] / REPOSITORY) if commit else {}
+        page = read_page(self.home(repository) / commit[:_SHORT] / REPOSITORY) if commit else {}
         if not page:
             raise NotDownloaded(f"{repository}: not downloaded yet to {self.home(repository)}")
         files = {name: Entry(int(entry["bytes"]), str(entry["digest"])) for name, entry in page["files"].items()}
@@ -97,18 +97,18 @@ class Snapshots:
         write_json(self.folder(listing) / REPOSITORY, page)
         if first and not listing.repository.is_pinned:
             known = self.home(listing.repository) / REVISIONS
-            write_json(known, _page(known) | {listing.repository.revision: listing.commit})
+            write_json(known, read_page(known) | {listing.repository.revision: listing.commit})
 
     def missing(self, selection: Selection) -> dict[str, Entry]:
         """The files of a selection that are not complete."""
         folder = self.folder(selection.listing)
         entries = {name: selection.listing.files[name] for name in selection.names}
-        return {name: entry for name, entry in entries.items() if _size(folder / name) != entry.bytes}
+        return {name: entry for name, entry in entries.items() if size_of(folder / name) != entry.bytes}
 
     def begun(self, selection: Selection) -> int:
         """Bytes of missing files that an earlier download has fetched."""
         folder = self.folder(selection.listing)
-        return sum(_size(folder / f"{name}{PARTIAL}") or 0 for name in self.missing(selection))
+        return sum(size_of(folder / f"{name}{PARTIAL}") or 0 for name in self.missing(selection))
 
     def left(self, selections: Iterable[Selection]) -> int:
         """Bytes that are still to be fetched."""
@@ -153,10 +153,10 @@ class Snapshots:
         """Everything that was downloaded into the workspace, by repository and commit."""
         found = []
         for path in sorted(Path(self.workspace.models).glob(f"*--*/*/{REPOSITORY}")):
-            page = _page(path)
+            page = read_page(path)
             listed = page.get("files") or {}
-            whole = [size for name in listed if (size := _size(path.parent / name)) is not None]
-            begun = sum(_size(path.parent / f"{name}{PARTIAL}") or 0 for name in listed)
+            whole = [size for name in listed if (size := size_of(path.parent / name)) is not None]
+            begun = sum(size_of(path.parent / f"{name}{PARTIAL}") or 0 for name in listed)
             found.append(Holding(str(page.get("repository")), str(page.get("commit")), len(whole), sum(whole), begun))
         return found
 
@@ -189,19 +189,3 @@ def require_paths(choice: Choice, config: "TrainingConfig") -> None:
                 f"{key}: {getattr(config, key)}: {what} is not there ({place}); put {what} there, or name another path "
                 "or a repository of the Hub (owner/name)"
             )
-
-
-def _page(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or none that can be read."""
-    try:
-        page = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return page if isinstance(page, dict) else {}
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None

@@ -20,7 +20,7 @@ from ltx2_job.errors import NoInputError, StorageError
 from ltx2_job.fetching import SPARE, Fetcher
 from ltx2_job.mirror.source import Item, Listed, Source, is_clip, wanted
 from ltx2_job.storage import FULL, free
-from ltx2_job.workspace import read_json, sync, write_json
+from ltx2_job.workspace import read_page, size_of, sync, write_json
 
 _PAGE: Final = "source.json"
 _JOURNAL: Final = "fetched.jsonl"
@@ -39,7 +39,7 @@ class Mirror:
 
     def commit(self) -> str | None:
         """The commit that is here as a whole; None where a file has gone, and where the source has none."""
-        page = _page(self.home / _PAGE)
+        page = read_page(self.home / _PAGE)
         found = {name: Item(**item) for name, item in page.get("files", {}).items()}
         return page.get("commit") if found and not self.missing(found) else None
 
@@ -48,7 +48,7 @@ class Mirror:
         known = self._known()
         return {
             name: item for name, item in files.items()
-            if known.get(name) != item or _size(self.files / name) != item.bytes
+            if known.get(name) != item or size_of(self.files / name) != item.bytes
         }  # fmt: skip
 
     def update(self, source: Source, fetcher: Fetcher) -> Listed:
@@ -84,7 +84,7 @@ class Mirror:
         for path in partials.iterdir():
             if path not in set(places.values()):
                 path.unlink()  # of a content that is no longer asked for
-        total, done = sum(item.bytes for item in missing.values()), sum(_size(path) or 0 for path in places.values())
+        total, done = sum(item.bytes for item in missing.values()), sum(size_of(path) or 0 for path in places.values())
         need, spare = total - done, min(SPARE, total - done)
         if need + spare > free(self.home):
             raise self._no_space(source, need, spare)
@@ -102,7 +102,7 @@ class Mirror:
                     journal.flush()
         except OSError as error:
             if error.errno in FULL:
-                left = total - sum(_size(self.files / name) or 0 for name in missing)
+                left = total - sum(size_of(self.files / name) or 0 for name in missing)
                 raise self._no_space(source, max(0, left)) from None
             raise
 
@@ -144,13 +144,13 @@ class Mirror:
             "commit": listed.commit,
             "files": {name: asdict(item) for name, item in files.items()},
         }
-        if page != _page(self.home / _PAGE):
+        if page != read_page(self.home / _PAGE):
             write_json(self.home / _PAGE, page)
         (self.home / _JOURNAL).unlink(missing_ok=True)
 
     def _known(self) -> dict[str, Item]:
         """What the files that lie here were when they came."""
-        known = {name: Item(**item) for name, item in _page(self.home / _PAGE).get("files", {}).items()}
+        known = {name: Item(**item) for name, item in read_page(self.home / _PAGE).get("files", {}).items()}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.home / _JOURNAL).read_text().splitlines():
                 with contextlib.suppress(ValueError):  # the last line of a killed process
@@ -167,19 +167,3 @@ def empty(source: Source) -> str:
 def _digest(name: str, item: Item) -> str:
     """The name of a partial file: another content is another file."""
     return hashlib.sha256(json.dumps([name, item.bytes, item.tag]).encode()).hexdigest()[:32]
-
-
-def _page(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or none that can be read."""
-    try:
-        page = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return page if isinstance(page, dict) else {}
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None

@@ -11,6 +11,7 @@ from ltx2_job.config import resolve
 from ltx2_job.hub.download import Downloader
 from ltx2_job.hub.snapshot import Snapshots
 from ltx2_job.workspace import Workspace
+from told import Told
 
 CLIPS = [{"id": "clips", "type": "local", "instance_data_dir": "clips", "caption_strategy": "textfile"}]
 DEV, NEW = "ltx-2-19b-dev.safetensors", "ltx-2.3-22b-dev.safetensors"
@@ -49,22 +50,6 @@ def published(seed=1):
         "text_encoder/diffusion_pytorch_model-00001-of-00001.safetensors": noise(seed + 14, 9_000),
         **gemma(),
     }
-
-
-class Told:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self):
-        self.states, self.lines, self.transfers = [], [], []
-
-    def state(self, name):
-        self.states.append(name)
-
-    def info(self, message):
-        self.lines.append(message)
-
-    def transfer(self, name, done, total, rate):
-        self.transfers.append((name, done, total))
 
 
 @pytest.fixture

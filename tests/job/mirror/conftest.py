@@ -11,22 +11,7 @@ from ltx2_job.fetching import Fetcher
 from ltx2_job.mirror import bring, place
 from ltx2_job.mirror.sync import Mirror
 from ltx2_job.workspace import Workspace
-
-
-class Told:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self):
-        self.states, self.lines, self.transfers = [], [], []
-
-    def state(self, name):
-        self.states.append(name)
-
-    def info(self, message):
-        self.lines.append(message)
-
-    def transfer(self, name, done, total, rate):
-        self.transfers.append((name, done, total))
+from told import Told
 
 
 @pytest.fixture(scope="session")
