@@ -33,11 +33,9 @@ from ltx2_job.training.processes import Processes, join
 from ltx2_job.training.schedules import Schedule
 from ltx2_job.training.step import Step
 
-# How the device's memory is said to be exhausted: by libraries that allocate beside torch, and by torch for the CPU.
-_EXHAUSTED = {
-    "cuda": ("CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED"),
-    "cpu": ("DefaultCPUAllocator",),
-}
+# How libraries that allocate beside torch say that the GPU's memory is exhausted, and torch that the CPU's is.
+_EXHAUSTED = ("CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED")
+_EXHAUSTED_CPU = "DefaultCPUAllocator"
 
 
 def run_training(stage: Stage, validate: Validate | None = None) -> None:
@@ -182,7 +180,8 @@ def _out_of_memory_named(stage: Stage) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = any(words in str(error) for words in _EXHAUSTED[stage.plan.device])
+        device = (_EXHAUSTED_CPU,) if stage.plan.device == "cpu" else ()
+        said = any(words in str(error) for words in (*_EXHAUSTED, *device))
         if not (isinstance(error, torch.OutOfMemoryError) or said):
             raise
         detail = str(error).splitlines()[0]
