@@ -24,7 +24,10 @@ def planes(
     tags: dict[str, int] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """A file without sound from av.VideoFrames, whose numbers go to the encoder as they are."""
+    """A file without sound from av.VideoFrames, whose numbers go to the encoder as they are.
+
+    libx265 gives fewer frames than it reorders decoding times out of nowhere: a clip of two needs bframes=0.
+    """
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -138,7 +138,7 @@ def _in_front(store: ObjectStore, app: Callable[..., Iterable[bytes]]) -> Callab
 
 @contextmanager
 def serve() -> Iterator[ObjectStore]:
-    """A running store with no bucket."""
+    """A running store with no bucket. All stores of a process show the same buckets: end one before the next."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # `requests` keeps them
     store = ObjectStore()
     app = _in_front(store, create_backend_app("s3"))
@@ -153,6 +153,7 @@ def serve() -> Iterator[ObjectStore]:
         yield store
     finally:
         store.go.set()
+        store.faults.clear()
         store.clear()
         server.shutdown()
         server.server_close()

@@ -42,6 +42,7 @@ _REFUSED: Final = frozenset(
     )
 )  # fmt: skip
 _MOVED: Final = frozenset(("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"))
+_ELSEWHERE: Final = frozenset((301, 302, 307))
 _NO_KEYS: Final = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
@@ -50,6 +51,11 @@ _NO_KEYS: Final = (
     exceptions.SSOError,
     exceptions.UnauthorizedSSOTokenError,
 )
+
+
+def _without_another_look(request_dict: dict[str, Any], **_: Any) -> None:
+    """Sent elsewhere, the SDK asks for the bucket's region by HEAD; sent elsewhere again, by another, for ever."""
+    request_dict["context"]["s3_redirect"]["redirected"] = True
 
 
 class ObjectStore:
@@ -71,6 +77,7 @@ class ObjectStore:
             except ValueError as error:  # an address in AWS_ENDPOINT_URL that is none; the key's was looked at before
                 problem = Problem("AWS_ENDPOINT_URL", str(error), "write https://host or http://host:port")
                 raise ConfigError(problem) from None
+        self._client.meta.events.register_first("needs-retry.s3.HeadBucket", _without_another_look)
         self._store = self._client.meta.endpoint_url
 
     def listing(self) -> Listed:
@@ -124,8 +131,6 @@ class ObjectStore:
             ) from None
         except exceptions.ParamValidationError as error:
             raise ConfigError(Problem(f"{self._field}.aws_bucket_name", " ".join(str(error).split()))) from None
-        except RecursionError:  # the library follows an answer to itself that always points elsewhere
-            raise self._no_store("it sends every question elsewhere; is it https?") from None
         except ResponseParserError:
             raise self._no_store("what it answers is not S3") from None
         except (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError) as error:
@@ -157,7 +162,7 @@ class ObjectStore:
             # The SDK makes a 500 of what is no S3 at all, such as a page of a console.
             doubt = "" if code and code != str(status) else "; is aws_endpoint_url the address of its S3 interface?"
             return Transient(f"{self.named}: {said}{doubt}")
-        return self._no_store(said)
+        return self._no_store("it sends every question elsewhere; is it https?" if status in _ELSEWHERE else said)
 
     def _no_store(self, what: str) -> ConfigError:
         remedy = "correct it; it is the address of the S3 interface, not of a console"

@@ -66,7 +66,7 @@ def numbers(frames: list[np.ndarray]) -> list[int]:
     ("name", "codec", "format_", "options"),
     [
         ("h264.mp4", "libx264", "yuv420p10le", {"qp": "0"}),
-        ("hevc.mp4", "libx265", "yuv420p10le", {"x265-params": "lossless=1:log-level=none"}),
+        ("hevc.mp4", "libx265", "yuv420p10le", {"x265-params": "lossless=1:bframes=0:log-level=none"}),
         ("ffv1.mkv", "ffv1", "yuv422p10le", {}),
         ("ffv1.mkv", "ffv1", "yuv420p10le", {}),
     ],

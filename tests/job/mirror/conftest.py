@@ -14,21 +14,13 @@ from ltx2_job.workspace import Workspace
 from told import Told
 
 
-@pytest.fixture(scope="session")
-def a_store():
-    with object_store.serve() as served:
-        yield served
-
-
 @pytest.fixture
-def store(a_store, monkeypatch):
+def store(monkeypatch):
     """An empty object store, with keys for it."""
-    a_store.faults.clear()
-    a_store.clear()
     for name, value in object_store.ENVIRON.items():
         monkeypatch.setenv(name, value)
-    yield a_store
-    a_store.faults.clear()
+    with object_store.serve() as served:
+        yield served
 
 
 @pytest.fixture

@@ -251,13 +251,14 @@ REFUSALS = [
     ((200, "<html>a console</html>"), ConfigError, "datasets[clips].aws_endpoint_url: http", 0),
     ((200, "welcome"), UnavailableError, "is aws_endpoint_url the address of its S3 interface?", 5),
     ((301, ""), ConfigError, "it sends every question elsewhere; is it https?", 0),
+    ((307, ""), ConfigError, "it sends every question elsewhere; is it https?", 0),
     ((400, CODE("IllegalLocationConstraintException")), ConfigError, "datasets[clips].aws_region_name: footage", 0),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("fault", "kind", "says", "waits"), REFUSALS, ids=lambda value: str(value)[:40])
 def test_a_refusal_is_named_with_its_field_and_not_tried_again(store, here, fox, fault, kind, says, waits):
-    store.faults += [fault] * 200  # the SDK looks twice or more at some of them
+    store.faults += [fault] * 20  # the SDK looks twice or more at some of them
     with pytest.raises(kind) as error:
         fox()
     assert says in str(error.value) and "\n" not in str(error.value)
