@@ -65,7 +65,8 @@ def module_path(base: str) -> str | None:
 
 def _attach(layer: nn.Linear, down: Tensor, up: Tensor) -> None:
     weight = layer.weight
-    down, up = down.to(weight.device, weight.dtype), up.to(weight.device, weight.dtype)
+    # Copies: a file's tensors lie where its header puts them, and products of matrices round by their alignment.
+    down, up = (each.to(weight.device, weight.dtype, copy=True) for each in (down, up))
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + F.linear(F.linear(inputs[0], down), up)

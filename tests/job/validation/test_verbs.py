@@ -113,7 +113,8 @@ def test_validate_makes_the_clip_of_the_trained_model(finished: Stage, tiny20: P
         films[name] = read(make(model, 900)[0])[0]
     assert psnr(films["base"], films["trained"]) < 40, "the training is too weak for this test"
     assert verb(finished, "validate") == 0
-    assert np.array_equal(read(finished.run.validation / "step-0000006" / "validation-96x64.mp4")[0], films["trained"])
+    made = read(finished.run.validation / "step-0000006" / "validation-96x64.mp4")[0]
+    assert np.abs(made.astype(int) - films["trained"]).mean() < 0.1  # equal, but for a rounding now and then
 
 
 @pytest.mark.parametrize("words", [("validate",), ("export", "--output", "out")])
