@@ -190,10 +190,10 @@ def _handler(hub, kind):
             return self._write(path, body)
 
         def _write(self, path, data):
+            with hub.lock:
+                hub.sent[path] += len(data)  # before a client can have seen any of it
             self.wfile.write(data)
             self.wfile.flush()
-            with hub.lock:
-                hub.sent[path] += len(data)
 
         def _repo(self, name):
             token, repo = self._token(), hub.repos.get(name)
