@@ -12,6 +12,7 @@ import pytest
 from chart_cases import FULL
 from clients import CHART, run_helm
 from ltx2_operator.api import API_VERSION, KIND
+from patience import until
 
 from .harness.binaries import Missing
 from .harness.prometheus import define_monitors
@@ -266,7 +267,8 @@ def test_the_right_to_finalizers_lets_children_hold_their_owner(release: Release
     child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child", "ownerReferences": [owner]}}
     account = f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}"
     send = ("create", "--dry-run=server", "-n", "default", "-f", "-", account)
-    release.kubectl(*send, manifest=child)
+    # The server's check of owners learns of a new kind within ten seconds or so.
+    until(lambda: release.kubectl.run(*send, manifest=child).returncode == 0, "a child is let in", 60)
     role = release.kubectl.get("clusterrole", RELEASE)
     role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["ltx2trainings/finalizers"]]
     release.kubectl("replace", "-f", "-", manifest=role)
