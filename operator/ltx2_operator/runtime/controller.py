@@ -112,8 +112,8 @@ class Controller:
         for event in outcome.events:
             self._teller.tell(obj, event)
         written = self._writer.status(obj, outcome.status)
-        if written:
-            obj = self._trainings.one(key) or obj
+        # As it was written, not as it is by now: a Job follows from what this look saw, and no later word.
+        obj = written or obj
         waits = self._act(obj, outcome)
         again = outcome.requeue_after
         if again == 0 and not written:

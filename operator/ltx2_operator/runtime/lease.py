@@ -61,14 +61,21 @@ class Lease:
     def step(self) -> None:
         """Try once to take or renew it.
 
-        Raises LeaseLost where it was held and is no more; a server that cannot be reached is that only after
-        renew_seconds.
+        Raises LeaseLost where it was held and is no more: another holder was read, or for renew_seconds it could not be
+        renewed.
         """
         begun, was = self._clock(), self._renewed
         if was is not None:
             self.require()
         try:
             taken = self._try(begun)
+        except Conflict as error:
+            # No answer to who holds it: a renewal whose own answer was lost makes the next one conflict. The next step
+            # reads it again.
+            log.log(logging.DEBUG if was is None else logging.WARNING, "lease %s: %s", self._settings.lease_name, error)
+            if was is not None:
+                self.require()
+            return
         except ApiError as error:
             log.warning("lease %s: %s", self._settings.lease_name, error)
             if was is not None:
@@ -76,7 +83,7 @@ class Lease:
             return
         if was is not None and not taken:
             self._renewed = None
-            raise LeaseLost(f"the lease {self._settings.lease_name} was taken by {self._seen[0] or 'nobody'}")
+            raise LeaseLost(f"the lease {self._settings.lease_name} was taken by {self._seen[0]}")
         if taken:
             self._renewed = begun
 
@@ -94,10 +101,12 @@ class Lease:
             log.warning("lease %s could not be released: %s", self._settings.lease_name, error)
 
     def _try(self, begun: float) -> bool:
+        """Whether it was taken or renewed; False: another one holds it. Raises ApiError, Conflict: it was changed."""
         try:
             lease = self._read()
         except NotFound:
-            return self._create()
+            self._create()
+            return True
         spec = lease.setdefault("spec", {})
         holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
         if (holder, renewed) != self._seen[:2]:
@@ -111,13 +120,10 @@ class Lease:
         spec.update(
             holderIdentity=self._identity, leaseDurationSeconds=self._settings.lease_seconds, renewTime=self._stamp()
         )
-        try:
-            self._replace(lease)
-        except Conflict:
-            return False  # somebody was faster
+        self._replace(lease)
         return True
 
-    def _create(self) -> bool:
+    def _create(self) -> None:
         body: dict[str, Any] = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
@@ -130,11 +136,7 @@ class Lease:
                 "leaseTransitions": 0,
             },
         }
-        try:
-            self._api.request("POST", LEASES.path(self._namespace), body=body, **self._urgent())
-        except Conflict:
-            return False
-        return True
+        self._api.request("POST", LEASES.path(self._namespace), body=body, **self._urgent())
 
     def _read(self) -> dict[str, Any]:
         return self._api.request("GET", LEASES.path(self._namespace, self._settings.lease_name), **self._urgent()).body

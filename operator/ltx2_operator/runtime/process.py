@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kubernetes.client import Configuration
@@ -101,9 +102,8 @@ class Process:
             self._filled.clear()
         log.info("told to stop")
         self.queue.close()
-        for worker in workers:
-            worker.join(STOP_SECONDS / len(workers))
-        if self.installation.leader_election.enabled:
+        ended = wind_down(workers, self._renew, self.installation.leader_election.retry_seconds)
+        if self.installation.leader_election.enabled and ended:
             self.lease.release()
         server.shutdown()
         return 0
@@ -170,3 +170,24 @@ class Process:
             self.metrics.watch(name, text, value)
         # Only the one that works tells of trainings: a sum over replicas counts each once.
         self.metrics.trainings(lambda: self.trainings.all() if self.leads else [])
+
+
+def wind_down(
+    workers: Sequence[threading.Thread],
+    renew: Callable[[], None],
+    every: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Let looks that are under way end; says whether all have, so that the lease may be given to another replica.
+
+    renew: called every `every` seconds meanwhile, since what a look still writes needs the lease.
+    """
+    until = clock() + STOP_SECONDS
+    while alive := [worker for worker in workers if worker.is_alive()]:
+        left = until - clock()
+        if left <= 0:
+            log.warning("not ended within %.0f s: %d looks; the lease runs out by itself", STOP_SECONDS, len(alive))
+            return False
+        renew()
+        alive[0].join(min(every, left))
+    return True

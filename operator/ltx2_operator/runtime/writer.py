@@ -4,6 +4,7 @@ Nothing here decides; it refuses where the world has moved on since the look, an
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -26,6 +27,11 @@ QUOTA: Final = "exceeded quota"
 NEW_KIND: Final = "cannot find RESTMapping"  # the server's admission learns of a new definition within seconds
 HELD_AGAIN: Final = 10.0  # seconds until numbers are tried again that came too often for all runs together
 REFUSED: Final = (400, 403, 422)  # an answer about the object; anything else is trouble with the server
+# Words of a 403 that says nothing about the object: a right that the operator lacks, or a namespace that goes.
+_ELSEWHERE: Final = re.compile(
+    r'is forbidden: User "[^"]*" cannot create resource'
+    r"|unable to create new content in namespace \S+ because it is being terminated"
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,24 +71,23 @@ class Writer:
         self._progress_at: dict[str, float] = {}  # uid -> when its numbers were written
         self._held: dict[str, float] = {}  # uid -> when its numbers may be written that were held back
 
-    def status(self, obj: Body, status: Mapping[str, Any]) -> bool:
-        """Store a status as far as it differs from the object's; says whether anything was written.
+    def status(self, obj: Body, status: Mapping[str, Any]) -> Body | None:
+        """Store a status as far as it differs from the object's; the object as it was written, None: nothing was.
 
         Raises Stale (the object was changed or is gone), ApiError, LeaseLost.
         """
         old, uid = obj.get("status") or {}, str(obj["metadata"]["uid"])
-        decides, written = deciding(status) != deciding(old), False
+        decides = deciding(status) != deciding(old)
+        written: Body | None = None
         # Numbers first: an end that is stored is looked at no more, and the last numbers would be lost with a kill.
         if passing(status) == passing(old):
             self._held.pop(uid, None)
         elif decides or flipped(old, status) or self._due(uid):
-            obj = self._apply(obj, passing(status), PROGRESS)
+            obj = written = self._apply(obj, passing(status), PROGRESS)
             self._progress_at[uid] = self._clock()
             self._held.pop(uid, None)
-            written = True
         if decides:
-            self._apply(obj, deciding(status), OPERATOR)
-            written = True
+            written = self._apply(obj, deciding(status), OPERATOR)
         return written
 
     def held_back(self, uid: str) -> float | None:
@@ -183,6 +188,7 @@ class Writer:
     def _create(self, body: Body) -> None:
         kind, metadata = BY_KIND[body["kind"]], body["metadata"]
         path = kind.path(metadata["namespace"])
+        self._lease.require()  # what was read before it may have taken longer than the lease holds
         try:
             answer = self._api.request("POST", path, {"fieldManager": OPERATOR}, dict(body))
         except Conflict as error:
@@ -218,7 +224,7 @@ class Writer:
         except Conflict:
             return DryRun(generation, True)  # it exists: it was taken
         except ApiError as error:
-            if error.code not in REFUSED:
+            if error.code not in REFUSED or _ELSEWHERE.search(str(error)):
                 raise
             if NEW_KIND in str(error):
                 raise NotNow(f"{TRAININGS.kind} has only just been defined: {error}") from error
@@ -247,6 +253,7 @@ class Writer:
             options["preconditions"] = {"uid": uid}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
+        self._lease.require()
         try:
             self._api.request("DELETE", path, body=options)
         except (NotFound, Conflict) as error:

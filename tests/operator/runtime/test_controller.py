@@ -52,7 +52,7 @@ class Place:
         self._step("status")
         self.obj = {**obj, "status": copy.deepcopy(status)}
         self.trainings.put(self.obj)
-        return True
+        return self.obj
 
     def act(self, obj, action):
         self._step(type(action).__name__)

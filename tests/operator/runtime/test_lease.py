@@ -134,6 +134,68 @@ def test_whoever_sees_another_holder_has_lost_it(place):
     assert not place.one.held
 
 
+class Lost:
+    """A server whose answers to writes are lost on the way, before or after it has done them."""
+
+    def __init__(self, server, done):
+        self.server, self.done = server, done
+
+    def request(self, method, path, query=None, body=None, **more):
+        if method == "GET" or self.done:
+            answer = self.server.request(method, path, query, body, **more)
+        if method != "GET":
+            raise Conflict(409, "Conflict", "the lease has been modified")
+        return answer
+
+
+def test_a_renewal_whose_answer_was_lost_is_no_loss(place, caplog):
+    """A proxy that sends a PUT twice: the second conflicts with the first. Catches: "taken by" its own name."""
+    place.one.step()
+    place.one._api = Lost(place.server, done=True)
+    place.time = 2.0
+    place.one.step()
+    assert place.one.held and "modified" in caplog.text
+    place.one._api, place.time = place.server, 4.0
+    place.one.step()
+    place.time = 13.9
+    assert place.one.held
+    assert place.server.lease["spec"]["leaseTransitions"] == 0
+
+
+def test_a_conflict_because_another_has_it_ends_the_holder_at_the_next_reading(place):
+    place.one.step()
+    place.one._api = Lost(place.server, done=False)
+    place.time = 2.0
+    place.one.step()
+    place.server.lease["spec"]["holderIdentity"] = "third"
+    place.one._api, place.time = place.server, 4.0
+    with pytest.raises(LeaseLost, match="taken by third"):
+        place.one.step()
+    assert not place.one.held
+
+
+def test_conflicts_without_end_end_the_holder_when_it_was_not_renewed_in_time(place):
+    place.one.step()
+    place.one._api = Lost(place.server, done=False)
+    for place.time in (2.0, 4.0, 6.0, 8.0):
+        place.one.step()
+    place.time = 10.0
+    with pytest.raises(LeaseLost, match="not renewed in time"):
+        place.one.step()
+
+
+def test_a_candidate_that_another_was_faster_than_says_so_to_nobody(place, caplog):
+    place.other._api = Lost(place.server, done=False)
+    place.other.step()  # to make it
+    place.one.step()
+    place.time = 1.0
+    place.other.step()  # it sees another's
+    place.time = 20.0
+    place.other.step()  # to take it
+    assert not place.other.held
+    assert [record.levelname for record in caplog.records if record.levelno > 10] == []
+
+
 def test_of_two_that_take_it_at_once_one_gets_it(place):
     place.one.step()
     place.other.step()

@@ -90,8 +90,18 @@ def test_what_decides_and_what_passes_are_both_fenced_by_the_version_before(plac
     assert other["status"] == {"progress": {"step": 5}, "conditions": [STEPPING]}
 
 
+def test_the_object_is_handed_back_as_the_last_write_left_it(place):
+    """Not as the watch has brought it since."""
+    for status, version in ((numbers(5, attempt=2), "12"), ({**OBJ["status"], "attempt": 3}, "13")):
+        written = place.writer.status(OBJ, status)
+        place.trainings.put({**OBJ, "metadata": {**OBJ["metadata"], "resourceVersion": "99"}})
+        assert written["metadata"]["resourceVersion"] == version
+    only_numbers = place.writer.status({**OBJ, "status": numbers(6, conditions=[])}, numbers(6))
+    assert only_numbers["metadata"]["resourceVersion"] == "14"
+
+
 def test_nothing_is_sent_when_nothing_differs(place):
-    assert not place.writer.status(OBJ, copy.deepcopy(OBJ["status"]))
+    assert place.writer.status(OBJ, copy.deepcopy(OBJ["status"])) is None
     assert place.server.sent == []
 
 
@@ -135,7 +145,7 @@ def test_numbers_of_many_runs_share_a_budget_that_decisions_do_not_wait_for(plac
     few = TokenBucket(1, 2, clock=lambda: place.time)
     writer = Writer(place.server, place.lease, place.trainings, place.jobs, clock=lambda: place.time, numbers=few)
     runs = [{**OBJ, "metadata": {**OBJ["metadata"], "uid": f"u{number}"}, "status": numbers(1)} for number in range(4)]
-    assert [writer.status(run, numbers(2)) for run in runs] == [True, True, False, False]
+    assert [bool(writer.status(run, numbers(2))) for run in runs] == [True, True, False, False]
     assert writer.held_back("u2") == HELD_AGAIN
     assert writer.status(runs[2], numbers(2, attempt=2))
     stalled = numbers(2, conditions=[{**STEPPING, "status": "False", "reason": "Stalled"}])
@@ -177,6 +187,24 @@ def test_without_the_lease_nothing_is_sent(place):
     with pytest.raises(LeaseLost):
         place.writer.status(OBJ, numbers(1, attempt=2))
     assert place.server.sent == []
+
+
+@pytest.mark.parametrize("action", [CreateJob(JOB, "fox"), Create(JOB), Delete("Job", "j", "u"), DeleteTraining()])
+def test_a_lease_that_runs_out_while_others_are_asked_stops_the_write(place, action):
+    """A read and two lists may take a minute and a half, six times as long as the lease holds."""
+    asked = []
+
+    def require():
+        asked.append([method for method, *_ in place.server.sent])
+        if len(asked) == 2:
+            raise LeaseLost("not renewed")
+
+    place.lease.require = require
+    with pytest.raises(LeaseLost):
+        place.writer.act(OBJ, action)
+    read = ["GET"] * 3 if isinstance(action, CreateJob) else []
+    assert asked == [[], read]  # at the beginning, and right before the write, which does not follow
+    assert [method for method, *_ in place.server.sent] == read
 
 
 def test_a_job_is_made_after_a_fresh_read_and_known_at_once(place):
@@ -304,3 +332,30 @@ def test_a_dry_run_says_what_the_server_says(place):
     with pytest.raises(ApiError):
         place.writer.act(OBJ, DryRunJob(JOB))
     assert place.jobs.all() == []
+
+
+NO_RIGHT = (
+    'jobs.batch is forbidden: User "system:serviceaccount:ltx2:operator" cannot create resource "jobs" in API group '
+    '"batch" in the namespace "ml"'
+)
+GOING = 'jobs.batch "fox" is forbidden: unable to create new content in namespace ml because it is being terminated'
+
+
+@pytest.mark.parametrize("words", [NO_RIGHT, GOING])
+def test_a_right_that_the_operator_lacks_or_a_namespace_that_goes_says_nothing_against_a_template(place, words):
+    """It would end a run for good as InvalidConfig: spec.podTemplate."""
+    place.server.answers["POST", "/apis/batch/v1/namespaces/ml/jobs"] = ApiError(403, "Forbidden", words)
+    with pytest.raises(ApiError, match="is forbidden"):
+        place.writer.act(OBJ, DryRunJob(JOB))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "jobs.batch \"fox\" is forbidden: ValidatingAdmissionPolicy 'images' denied request: cannot create resource here",
+        'admission webhook "guard" denied the request: User "x" cannot create resource y',
+    ],
+)
+def test_a_policy_that_refuses_the_job_is_an_answer_about_it(place, words):
+    place.server.answers["POST", "/apis/batch/v1/namespaces/ml/jobs"] = ApiError(403, "Forbidden", words)
+    assert place.writer.act(OBJ, DryRunJob(JOB)) == DryRun(3, False, words)
