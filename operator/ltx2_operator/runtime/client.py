@@ -116,12 +116,16 @@ class Api:
     def watch(self, path: str, query: Mapping[str, Any], silence: float, shape: Any) -> Iterator[tuple[str, Body]]:
         """The events of a watch, as (kind, object in its shape), until the server ends it. Never rate-limited.
 
-        silence: seconds without a byte after which the connection counts as dead. Raises ApiError.
+        silence: seconds without a byte after which the connection counts as dead. Raises ApiError, at once where the
+        server refuses: what is returned is open.
         """
         response = self._send("GET", path, {**query, "watch": "true"}, None, "", "application/json", silence, "WATCH")
+        if response.status >= 400:
+            self._data(response)
+        return self._events(response, shape)
+
+    def _events(self, response: urllib3.BaseHTTPResponse, shape: Any) -> Iterator[tuple[str, Body]]:
         try:
-            if response.status >= 400:
-                raise _error(response.status, response.data)
             rest = b""
             while chunk := response.read1(2**16):
                 *lines, rest = (rest + chunk).split(b"\n")

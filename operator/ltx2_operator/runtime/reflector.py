@@ -1,7 +1,8 @@
 """A local copy of one kind of objects, kept by list and watch.
 
-Every watch is bounded: it ends after a time that the server keeps, and everything is listed anew. A watch that died
-silently can hide changes for that long and no longer. `age` says how long ago the server was last heard.
+A watch that is cut goes on where it was, so that nothing between two of them is missed: the last word of a pod is there
+for less than a second. After a time everything is listed anew; a watch that died silently can hide changes for that
+long and no longer. `age` says how long ago the server was last heard.
 """
 
 import logging
@@ -19,7 +20,10 @@ from ltx2_operator.runtime.queue import Key
 Body = dict[str, Any]
 PAGE: Final = 250  # objects in one answer of a list: each is in memory as text and as objects for a moment
 SILENCE: Final = 150.0  # seconds: the server sends a bookmark about every minute
+RETRY_FIRST: Final = 1.0  # seconds; doubled after each watch that did not live that long
 RETRY_MOST: Final = 30.0
+GONE_AGAIN: Final = 1.0
+BUSY: Final = 429
 SAY_AGAIN: Final = 300.0  # seconds until the same trouble is logged again
 
 log = logging.getLogger(__name__)
@@ -122,11 +126,14 @@ class Reflector:
         restarted: Callable[[str], None] = lambda plural: None,
         clock: Callable[[], float] = time.monotonic,
         filled: Callable[[], None] = lambda: None,
+        rest: Callable[[float], None] = time.sleep,
     ) -> None:
-        """restarted: told of each watch that ended; filled: called after each list."""
+        """restarted: told of each list or watch that ended; filled: called after each list; rest: between two tries."""
         self._filled = filled
         self._api, self._kind, self._store, self.namespace = api, kind, store, namespace
         self._lifetime, self._restarted, self._clock = lifetime, restarted, clock
+        self._rest, self._wait = rest, RETRY_FIRST
+        self._place = ""  # in the server's history: all until there is in the store
         self._heard = clock()
         self._said: tuple[str, float] = ("", 0.0)
         self.synced = self.refused = False  # refused: for lack of a right, by the last answer
@@ -147,22 +154,48 @@ class Reflector:
         threading.Thread(target=self._forever, name=self.what, daemon=True).start()
 
     def _forever(self) -> None:
-        wait = 1.0
         while True:
             try:
-                self._watch(self.list())
-                wait = 1.0
+                self._follow(self.list())
             except Gone:
-                continue  # that place in history is not kept any more: list anew, at once
+                self._rest(GONE_AGAIN)  # that place in history is not kept any more
             except ApiError as error:
                 self._say(error)
-                time.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(RETRY_MOST, wait * 2)
+                self._back_off()
             except Exception:
                 log.exception("the watch of %s failed; it begins anew", self.what)
-                time.sleep(RETRY_MOST)
+                self._rest(RETRY_MOST)
             finally:
                 self._restarted(self._kind.plural)
+
+    def _follow(self, version: str) -> None:
+        """Watch from a place in history until all is to be listed anew, however often the watch is cut.
+
+        Raises ApiError where the server refuses: it says what is wrong, or that the place is gone.
+        """
+        until, place = self._clock() + self._lifetime * random.uniform(0.8, 1.2), version
+        while True:
+            begun, cut = self._clock(), None
+            try:
+                self._watch(place, until - begun)
+            except ApiError as error:
+                if 400 <= error.code < 500 and error.code != BUSY:
+                    raise
+                cut = error
+            now, place = self._clock(), self._place
+            if now - begun >= self._wait:
+                self._wait = RETRY_FIRST
+                log.debug("%s: the watch has ended after %.0f s: %s", self.what, now - begun, cut)
+            elif cut is not None:
+                self._say(cut)
+            if until - now < 1:
+                return
+            self._restarted(self._kind.plural)
+            self._back_off()
+
+    def _back_off(self) -> None:
+        self._rest(self._wait * random.uniform(0.5, 1.0))
+        self._wait = min(RETRY_MOST, self._wait * 2)
 
     def list(self) -> str:
         """Fill the store; returns the place in history from which to watch. Raises ApiError."""
@@ -186,20 +219,23 @@ class Reflector:
         self._filled()
         return version
 
-    def _watch(self, version: str) -> None:
+    def _watch(self, place: str, seconds: float) -> None:
+        self._place = place
         query: dict[str, Any] = {
-            "resourceVersion": version,
+            "resourceVersion": place,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": int(self._lifetime * random.uniform(0.8, 1.2)) or 1,
+            "timeoutSeconds": int(seconds) or 1,
         }
         if self._kind.selector:
             query["labelSelector"] = self._kind.selector
-        for what, body in self._api.watch(self._kind.path(self.namespace), query, SILENCE, self._kind.shape):
+        events = self._api.watch(self._kind.path(self.namespace), query, SILENCE, self._kind.shape)
+        self._hear()
+        for what, body in events:
             self._hear()
-            if what == "BOOKMARK":
-                continue
-            self._take(body)
-            (self._store.remove if what == "DELETED" else self._store.put)(body)
+            if what != "BOOKMARK":
+                self._take(body)
+                (self._store.remove if what == "DELETED" else self._store.put)(body)
+            self._place = str(body["metadata"].get("resourceVersion") or self._place)
         self._hear()
 
     def _take(self, body: Body) -> None:

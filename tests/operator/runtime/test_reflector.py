@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ltx2_operator.runtime.client import ApiError, Gone, NotFound
+from ltx2_operator.runtime.departed import Departed
 from ltx2_operator.runtime.kinds import JOBS, PODS, TRAININGS
 from ltx2_operator.runtime.reflector import PAGE, Reflector, Store
 
@@ -113,18 +114,168 @@ def test_a_watch_brings_changes_and_bookmarks_bring_life(store):
     version = reflector.list()
     moment[0] = 400.0
     assert reflector.age == 400.0
-    reflector._watch(version)
+    reflector._watch(version, 300)
     assert reflector.age == 0.0
     assert [(one["metadata"]["name"], one.get("mark")) for one in store.all()] == [("a", 2)]
     query = api.queries[-1][1]
     assert (query["resourceVersion"], query["allowWatchBookmarks"]) == ("9000", "true")
-    assert 240 <= query["timeoutSeconds"] <= 360
+    assert query["timeoutSeconds"] == 300
+
+
+class Done(BaseException):
+    """The script is over."""
+
+
+class Script:
+    """An API server whose watches go as a test says: each (seconds that it lives, its events, its end)."""
+
+    def __init__(self, *watches, unlisted=0):
+        self.watches, self.unlisted, self.time = list(watches), unlisted, 0.0
+        self.asked, self.rests = [], []
+        self.trouble = {"open": [], "rest": []}  # what was said of it at such a moment
+        self.reflector = None
+
+    def list(self, path, query, shape):
+        self.asked.append("list")
+        if self.unlisted:
+            self.unlisted -= 1
+            raise ApiError(0, "Unreachable", "refused")
+        return [], {"resourceVersion": "100"}
+
+    def watch(self, path, query, silence, shape):
+        if not self.watches:
+            raise Done
+        self.asked.append((query["resourceVersion"], query["timeoutSeconds"]))
+        lives, events, end = self.watches.pop(0)
+        if isinstance(end, Refused):
+            raise end.error
+        return self._events(lives, events, end)
+
+    def _events(self, lives, events, end):
+        self.trouble["open"].append(self.reflector.trouble)
+        yield from events
+        self.time += lives
+        if end is not None:
+            raise end
+
+    def rest(self, seconds):
+        self.rests.append(seconds)
+        self.trouble["rest"].append(self.reflector.trouble)
+        self.time += seconds
+
+
+class Refused:
+    """The watch is not opened at all."""
+
+    def __init__(self, code):
+        self.error = ApiError(code, "x", "refused")
+
+
+CUT = ApiError(0, "Unreachable", "IncompleteRead")
+
+
+def followed(script, store=None, kind=JOBS):
+    """Let a reflector live through a script."""
+    ended = []
+    script.reflector = Reflector(
+        script, kind, store if store is not None else Store(), "ml", 300, ended.append, clock=lambda: script.time,
+        rest=script.rest,
+    )  # fmt: skip
+    with pytest.raises(Done):
+        script.reflector._forever()
+    return script, len(ended)
+
+
+@pytest.fixture
+def even(monkeypatch):
+    """Chance takes its highest value always: a lifetime is 360 s, a rest is as long as the wait."""
+    monkeypatch.setattr("ltx2_operator.runtime.reflector.random.uniform", lambda low, high: high)
+
+
+def bookmark(version):
+    return "BOOKMARK", {"metadata": {"resourceVersion": str(version)}}
+
+
+def test_a_watch_that_is_cut_goes_on_where_it_was_until_its_lifetime_is_over(even):
+    script, ended = followed(
+        Script((60, [("ADDED", job("a", 105)), bookmark(107)], CUT), (60, [("MODIFIED", job("a", 110))], None),
+               (60, [], CUT), (177, [("DELETED", job("a", 120))], None), (360, [], None))
+    )  # fmt: skip
+    watches = [("100", 360), ("107", 299), ("110", 238), ("110", 177)]
+    assert script.asked == ["list", *watches, "list", ("100", 360), "list"]
+    assert script.rests == [1, 1, 1]
+    assert ended == 6  # five watches, and the list before the end of the script
+    assert script.trouble["rest"] == [""] * 3  # nobody is alarmed by that
+
+
+def test_what_happened_while_a_watch_was_cut_is_heard_a_pods_last_word_too(even):
+    """Catches: a list in its place, which knows nothing of a pod that ended and went in the gap."""
+    departed = Departed()
+
+    def pod(version, phase):
+        labels = {"ltx2.dev/training": "fox", "batch.kubernetes.io/controller-uid": "j1"}
+        metadata = {"name": "p", "namespace": "ml", "labels": labels, "resourceVersion": str(version)}
+        return {"metadata": metadata, "status": {"phase": phase}}
+
+    gap = [("MODIFIED", pod(111, "Failed")), ("DELETED", pod(112, "Failed"))]
+    store = Store(gone=departed.note)
+    script, _ = followed(
+        Script((40, [("ADDED", pod(110, "Running"))], CUT), (320, gap, None), (360, [], None)), store, PODS
+    )
+    assert [one["status"]["phase"] for one in departed.of({"j1"}, [])] == ["Failed"]
+    assert script.asked[:3] == ["list", ("100", 360), ("110", 319)]
+
+
+def test_the_wait_doubles_while_watches_die_at_once_and_is_short_again_after_one_that_lived(even):
+    dead = (0, [], CUT)
+    script, _ = followed(Script(*[dead] * 6, (31, [], CUT), dead, dead, (400, [], None)))
+    assert script.rests == [1, 2, 4, 8, 16, 30, 1, 2, 4]
+    assert script.asked.count("list") == 2
+    assert [bool(trouble) for trouble in script.trouble["rest"]] == [True] * 6 + [False] + [True] * 2
+
+
+def test_streams_that_are_all_cut_early_are_opened_again_at_once(even):
+    """A load balancer between: the copy is as good as one of watches that live, and says so."""
+    script, _ = followed(Script(*[(20, [], CUT)] * 17, (3, [], None)))
+    assert script.rests == [1] * 17
+    assert script.asked.count("list") == 2
+    assert script.trouble["rest"] == [""] * 17
+
+
+def test_a_list_that_fails_is_tried_ever_more_rarely(even):
+    script, _ = followed(Script((360, [], None), unlisted=4))
+    assert script.rests == [1, 2, 4, 8]
+
+
+def test_trouble_ends_when_a_watch_is_open_again_not_when_something_happens(even):
+    """The next event may be a minute away."""
+    script, _ = followed(Script((0, [], Refused(503)), (30, [], CUT), (329, [], None), (360, [], None)))
+    assert script.asked[:3] == ["list", ("100", 360), ("100", 359)]
+    assert script.rests == [1, 1]
+    assert script.trouble["rest"] == ["jobs in ml: refused", ""]
+    assert script.trouble["open"] == [""] * 3
+
+
+@pytest.mark.parametrize(("code", "rests"), [(403, [1]), (404, [1]), (400, [1])])
+def test_a_server_that_refuses_a_watch_is_asked_for_a_list(even, code, rests):
+    """It says what is wrong; and a namespace that was closed is decided about only after a whole look at it."""
+    script, _ = followed(Script((0, [], Refused(code)), (360, [], None)))
+    assert script.asked[:3] == ["list", ("100", 360), "list"]
+    assert script.rests == rests
+
+
+def test_a_place_that_is_gone_is_listed_anew_after_a_moment(even):
+    """Catches: lists without a pause where no place is kept for as long as a list takes."""
+    gone = Gone(410, "Expired", "too old")
+    script, _ = followed(Script(*[(0, [], gone)] * 5, (360, [], None)))
+    assert script.rests == [1] * 5
+    assert script.asked == ["list", ("100", 360)] * 6 + ["list"]
 
 
 def test_a_lost_place_in_history_is_told_apart(store):
     api = Pages(0, [Gone(410, "Expired", "too old")])
     with pytest.raises(Gone):
-        reflect(api, store)._watch("1")
+        reflect(api, store)._watch("1", 300)
 
 
 @pytest.mark.parametrize(

@@ -352,7 +352,7 @@ def test_a_right_that_the_operator_lacks_or_a_namespace_that_goes_says_nothing_a
 @pytest.mark.parametrize(
     "words",
     [
-        "jobs.batch \"fox\" is forbidden: ValidatingAdmissionPolicy 'images' denied request: cannot create resource here",
+        "jobs.batch \"fox\" is forbidden: ValidatingAdmissionPolicy 'images' denied request: cannot create it",
         'admission webhook "guard" denied the request: User "x" cannot create resource y',
     ],
 )
