@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Any, Final
 
 from ltx2_job.exitcodes import Action, lookup
@@ -31,6 +32,7 @@ MESSAGE_LIMIT: Final = 4096  # the kubelet's own limit of a termination message
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+) matching")
 _POD_CONDITION = re.compile(r"has condition (\w+) matching")
 _FULL_VOLUME = re.compile(r'EmptyDir volume "([^"]+)" exceeds the limit')
+_FULL_CONTAINER = re.compile(r"Container (\S+) exceeded its local ephemeral storage limit")
 _EPHEMERAL = re.compile(r"ephemeral|emptydir", re.IGNORECASE)
 
 
@@ -114,16 +116,11 @@ def _from_pods(
         refused = _pod_reason(pod, report)
         if refused is not None:
             return refused
-    for pod in pods:
-        for status in _container_statuses(pod):
-            if _terminated(status).get("reason") == "OOMKilled":
-                return Verdict(
-                    Action.FAIL,
-                    "HostOutOfMemory",
-                    f"container {status.get('name')} of pod {pod['metadata']['name']} was killed at its memory limit",
-                    _terminated(status).get("exitCode"),
-                    report,
-                )
+    killed = _killed_for_memory(pods)
+    if killed is not None:
+        name, pod, code = killed
+        text = f"container {name} of pod {pod['metadata']['name']} was killed at its memory limit"
+        return Verdict(Action.FAIL, "HostOutOfMemory", text, code, report)
     found = _EXIT_CODE.search(text)
     recorded = int(found.group(1)) if found else None
     codes = ([recorded] if recorded is not None else []) + list(_codes(pods))
@@ -241,13 +238,21 @@ def _with_remedy(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> str:
     if resource and (full := _FULL_VOLUME.search(verdict.message)):
         key = f"spec.podTemplate.spec.volumes[name={full[1]}].emptyDir.sizeLimit"
         return f"{text}; raise {key}, {again}"
-    for pod in pods if resource else ():
-        for container in (pod.get("spec") or {}).get("containers") or []:
+    name = _that_reached_its_limit(verdict, pods)
+    for pod, group in product(pods if resource else (), ("containers", "initContainers")):
+        for container in (pod.get("spec") or {}).get(group) or []:
             limit = ((container.get("resources") or {}).get("limits") or {}).get(resource)
-            if container.get("name") == CONTAINER and limit:
-                key = f"spec.podTemplate.spec.containers[name={CONTAINER}].resources.limits.{resource}"
+            if container.get("name") == name and limit:
+                key = f"spec.podTemplate.spec.{group}[name={name}].resources.limits.{resource}"
                 return f"{text}; the limit is {limit}: raise {key}, {again}"
     return verdict.message
+
+
+def _that_reached_its_limit(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> str:
+    """The container that a verdict over a limit is about: the one that was killed or named, else the job's."""
+    killed = _killed_for_memory(pods) if verdict.reason == "HostOutOfMemory" else None
+    named = _FULL_CONTAINER.search(verdict.message)
+    return killed[0] if killed else named[1] if named else CONTAINER
 
 
 def _crashed_on(verdict: Verdict, pods: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -290,6 +295,16 @@ def _container_statuses(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return (status.get("state") or {}).get("terminated") or {}
+
+
+def _killed_for_memory(pods: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any], int | None] | None:
+    """The first container that was killed at its memory limit: (name, its pod, exit code)."""
+    for pod in pods:
+        for status in _container_statuses(pod):
+            end = _terminated(status)
+            if end.get("reason") == "OOMKilled":
+                return str(status.get("name")), pod, end.get("exitCode")
+    return None
 
 
 def _codes(pods: Sequence[Mapping[str, Any]], zero: bool = False) -> list[int]:

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from ltx2_operator import gpus
 from ltx2_operator.gpus import GpuClass
-from ltx2_operator.pods import CONTAINER, quantity_value
+from ltx2_operator.pods import quantity_value
 
 Body = Mapping[str, Any]
 
 _LACKING: Final = re.compile(r"\b\d+ Insufficient ([\w./-]*\w)")
-_REQUESTS: Final = f"spec.podTemplate.spec.containers[name={CONTAINER}].resources.requests"
 _WORDS: Final = {"memory": "memory", "cpu": "CPU", "ephemeral-storage": "scratch disk (ephemeral-storage)"}
 
 # Reasons about volumes, which no free node helps, then those about nodes that would be large enough.
@@ -104,12 +103,19 @@ def _resource(name: str, found: Unplaced) -> str:
     plan = found.plan or {}
     if name == plan.get("resourceName"):
         return _gpus(found)
-    asked = _requested(found.pod, name)
-    what = f"{asked} {_WORDS.get(name, name)}" if name == "cpu" else f"{asked} of {_WORDS.get(name, name)}"
+    requested, word = _requested(found.pod, name), _WORDS.get(name, name)
+    if requested is None:
+        return f"no node that would do has enough {word} free: wait until other pods have ended"
+    total, asking = requested
+    together = total != asking.value
+    what = _quantity(name, total) if together else asking.text
+    what += f" {word}" if name == "cpu" else f" of {word}"
+    what += " for the pod's containers together" if together else ""
     most = max((_allocatable(node, name) for node in found.candidates), default=None)
-    change = f"ask for less with {_REQUESTS}.{name} (it may change while spec.suspend is true)"
-    if most is not None and asked and most < quantity_value(asked):
-        there = f"{most / 2**30:.1f}Gi" if name in ("memory", "ephemeral-storage") else f"{most:g}"
+    key = f"spec.podTemplate.spec.{asking.where}.resources.requests.{name}"
+    change = f"ask for less with {key} (it may change while spec.suspend is true)"
+    if most is not None and most < total:
+        there = _quantity(name, most)
         return f"no node that would do has {what}, at most {there} for all its pods: add a larger node, or {change}"
     return f"no node that would do has {what} free: wait until other pods have ended, or {change}"
 
@@ -139,12 +145,47 @@ def _selector(found: Unplaced) -> str:
     )
 
 
-def _requested(pod: Body, name: str) -> str:
-    """How much the job's container asks for, empty if it is not known."""
-    for container in (pod.get("spec") or {}).get("containers") or []:
-        if container.get("name") == CONTAINER:
-            return str(((container.get("resources") or {}).get("requests") or {}).get(name) or "")
-    return ""
+@dataclass(frozen=True)
+class _Asking:
+    """How much of one resource a container asks for, in its own words, and where that is written."""
+
+    value: float
+    text: str
+    where: str
+
+
+def _asking(spec: Body, group: str, name: str) -> list[tuple[Body, _Asking]]:
+    found = []
+    for container in spec.get(group) or []:
+        text = str(((container.get("resources") or {}).get("requests") or {}).get(name) or "")
+        found.append((container, _Asking(quantity_value(text), text, f"{group}[name={container.get('name')}]")))
+    return found
+
+
+def _requested(pod: Body, name: str) -> tuple[float, _Asking] | None:
+    """What a pod asks for of one resource, and who asks for most of it; None if nobody is known to.
+
+    Counted as the scheduler does: containers and sidecars (init containers that are restarted) run together; any other
+    init container runs beside the sidecars before it; the larger counts, and what the pod's runtime class needs on top.
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers
+    """
+    spec = pod.get("spec") or {}
+    sidecars: list[_Asking] = []
+    starting: list[list[_Asking]] = []
+    for container, one in _asking(spec, "initContainers", name):
+        starting.append([*sidecars, one])
+        if container.get("restartPolicy") == "Always":
+            sidecars.append(one)
+    running = sidecars + [one for _, one in _asking(spec, "containers", name)]
+    counted = max((running, *starting), key=lambda group: sum(one.value for one in group))
+    most = max(counted, key=lambda one: one.value, default=None)
+    if most is None or not most.value:
+        return None
+    return sum(one.value for one in counted) + quantity_value(str((spec.get("overhead") or {}).get(name) or "")), most
+
+
+def _quantity(name: str, value: float) -> str:
+    return f"{value / 2**30:.1f}Gi" if name in ("memory", "ephemeral-storage") else f"{value:g}"
 
 
 def _allocatable(node: Body, name: str) -> float:

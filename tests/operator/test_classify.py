@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ltx2_job.exitcodes import Action, lookup
 from ltx2_operator.classify import Verdict, classify, is_alive, is_stuck
+from ltx2_operator.runtime.kinds import PODS
 
 DATA = Path(__file__).parent / "data" / "verdicts"
 NOW = datetime(2026, 11, 22, 10, 6, tzinfo=UTC)
@@ -199,6 +200,55 @@ def test_a_limit_that_was_reached_is_named_with_the_key_that_raises_it(resource,
     assert f"the limit is 7Gi: raise {key}, then `ltx2 retry fox`" in message
     other, now = load(DATA / "exit-70-software.json")
     assert "limit" not in classify(other["sequence"][-1]["job"], last["pods"][:0], now).message
+
+
+def boxes(resource, **limits):
+    return [{"name": name, "resources": {"limits": {resource: limit}}} for name, limit in limits.items()]
+
+
+@pytest.mark.parametrize(
+    ("killed", "where", "limit"),
+    [("job", "containers[name=job]", "64Gi"), ("proxy", "containers[name=proxy]", "256Mi"),
+     ("mesh", "initContainers[name=mesh]", "1Gi")],
+)  # fmt: skip
+def test_the_limit_of_the_container_that_was_killed_is_named(killed, where, limit):
+    """Catches: a sidecar dies of its own limit, and the user is told to raise that of the job."""
+    pod = terminated(137, "OOMKilled")
+    status = {"name": killed, "state": pod["status"]["containerStatuses"][0]["state"]}
+    other = {"name": "other", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}
+    group = "initContainerStatuses" if killed == "mesh" else "containerStatuses"
+    pod["status"] |= {"containerStatuses": [other], group: [other, status]}
+    pod["spec"] = {
+        "containers": boxes("memory", job="64Gi", proxy="256Mi"),
+        "initContainers": boxes("memory", mesh="1Gi"),
+    }
+    verdict = classify(failed_job(message=code_message(137)), [PODS.kept(pod)], NOW)
+    assert verdict.reason == "HostOutOfMemory"
+    assert f"container {killed} of pod p was killed" in verdict.message
+    key = f"spec.podTemplate.spec.{where}.resources.limits.memory"
+    assert f"the limit is {limit}: raise {key}, then" in verdict.message
+
+
+def test_a_container_without_a_limit_of_its_own_is_not_given_another_ones():
+    pod = terminated(137, "OOMKilled")
+    pod["status"]["containerStatuses"][0]["name"] = "proxy"
+    pod["spec"] = {"containers": [*boxes("memory", job="64Gi"), {"name": "proxy"}]}
+    message = classify(failed_job(message=code_message(137)), [pod], NOW).message
+    assert message == "container proxy of pod p was killed at its memory limit"
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "limit"),
+    [('Container proxy exceeded its local ephemeral storage limit "1Gi". ', "containers[name=proxy]", "1Gi"),
+     ('Container job exceeded its local ephemeral storage limit "2Gi". ', "containers[name=job]", "2Gi"),
+     ("Pod ephemeral local storage usage exceeds the total limit of containers 3Gi. ", "containers[name=job]", "2Gi")],
+)  # fmt: skip
+def test_of_a_full_disk_the_container_is_named_that_the_kubelet_names(words, where, limit):
+    pod = {"metadata": {"name": "p"}, "status": {"phase": "Failed", "reason": "Evicted", "message": words}}
+    pod["spec"] = {"containers": boxes("ephemeral-storage", job="2Gi", proxy="1Gi")}
+    message = classify(failed_job(message=code_message(137)), [pod], NOW).message
+    key = f"spec.podTemplate.spec.{where}.resources.limits.ephemeral-storage"
+    assert f"the limit is {limit}: raise {key}, then" in message
 
 
 def test_a_complete_job_waits_for_the_last_words_of_its_pods():

@@ -88,6 +88,50 @@ def test_a_lack_of_anything_else_is_never_called_one_of_gpus(resource, asked, wo
     assert "the scheduler: 0/2 nodes are available: 1 Insufficient" in found and "preemption" not in found
 
 
+def asking(name, memory=None, **more):
+    """A container that asks for this much memory."""
+    return {"name": name, "resources": {"requests": {"memory": memory} if memory else {}}, **more}
+
+
+def sidecar(name, memory):
+    return asking(name, memory, restartPolicy="Always")
+
+
+@pytest.mark.parametrize(
+    ("containers", "init", "overhead", "words", "where"),
+    [
+        ([asking("job", "48Gi"), asking("proxy", "2Gi")], [], None, "50.0Gi of memory for", "containers[name=job]"),
+        ([asking("job", "1Gi"), asking("proxy", "50Gi")], [], None, "51.0Gi of memory for", "containers[name=proxy]"),
+        ([asking("job"), asking("proxy", "50Gi")], [], None, "50Gi of memory free", "containers[name=proxy]"),
+        ([asking("job", "40Gi")], [sidecar("mesh", "8Gi")], None, "48.0Gi of memory for", "containers[name=job]"),
+        ([asking("job", "4Gi")], [sidecar("mesh", "8Gi")], None, "12.0Gi of memory for", "initContainers[name=mesh]"),
+        ([asking("job", "40Gi")], [asking("copy", "8Gi")], None, "40Gi of memory free", "containers[name=job]"),
+        ([asking("job", "20Gi"), asking("b", "20Gi")], [asking("copy", "30Gi")], None, "40.0Gi of memory for",
+         "containers[name=job]"),
+        ([asking("job", "4Gi")], [asking("copy", "8Gi")], None, "8Gi of memory free", "initContainers[name=copy]"),
+        ([asking("job", "4Gi")], [sidecar("mesh", "1Gi"), asking("copy", "8Gi"), sidecar("late", "2Gi")], None,
+         "9.0Gi of memory for the pod's containers together", "initContainers[name=copy]"),
+        ([asking("job", "40Gi")], [], {"memory": "512Mi"}, "40.5Gi of memory for the pod's", "containers[name=job]"),
+    ],
+)  # fmt: skip
+def test_a_pod_asks_for_what_the_scheduler_adds_up(containers, init, overhead, words, where):
+    """Catches: 48Gi told where 50Gi were lacking, and the wrong container to make smaller."""
+    body = PODS.kept({"spec": {"containers": containers, "initContainers": init, "overhead": overhead}})
+    found = why_unplaced(Unplaced(body, "0/1 nodes are available: 1 Insufficient memory.", [node()], PLAN))
+    assert f"no node that would do has {words}" in found
+    assert f"ask for less with spec.podTemplate.spec.{where}.resources.requests.memory (" in found
+
+
+def test_what_fits_no_node_only_with_its_sidecar_is_told_as_such():
+    body = PODS.kept({"spec": {"containers": [asking("job", "60Gi"), asking("proxy", "10Gi")]}})
+    found = why_unplaced(Unplaced(body, "0/1 nodes are available: 1 Insufficient memory.", [node()], PLAN))
+    assert "70.0Gi of memory for the pod's containers together, at most 62.9Gi for all its pods: add a larger" in found
+
+
+def test_a_resource_that_nobody_is_known_to_ask_for_is_no_gap_in_the_sentence():
+    assert said("1 Insufficient memory", [node()]).startswith("no node that would do has enough memory free: wait")
+
+
 def test_two_things_that_are_lacking_are_both_named():
     found = said("1 Insufficient cpu, 1 Insufficient memory, 2 Insufficient nvidia.com/gpu", [node(), node()],
                  cpu="8", memory="48Gi")  # fmt: skip

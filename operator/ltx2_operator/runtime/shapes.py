@@ -47,13 +47,16 @@ Training = Open(_only("_Own", _METADATA, annotations=_Annotations | None))
 # A Job's template is a copy of what the operator sent.
 Job = _only("Job", (*_OBJECT, "status"), metadata=_Child, spec=_only("_JobSpec", ("parallelism", "suspend")))
 _Resources: Any = _only("_Resources", ("requests", "limits"))  # messages name what was asked for, and limits reached
-_Container: Any = _only("_Container", ("name",), resources=_Resources)
+_Container: Any = _only("_Container", ("name", "restartPolicy"), resources=_Resources)
 _State: Any = _only("_State", ("name", "image", "state"))
 _Condition: Any = _only("_Condition", ("type", "status", "reason", "message"))
 # Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers.
 Pod = _only(
     "Pod", _OBJECT, metadata=_Child,
-    spec=_only("_PodSpec", ("nodeName", "terminationGracePeriodSeconds"), containers=list[_Container] | None),
+    spec=_only(
+        "_PodSpec", ("nodeName", "terminationGracePeriodSeconds", "overhead"),
+        containers=list[_Container] | None, initContainers=list[_Container] | None,
+    ),
     status=_only(
         "_PodStatus", ("phase", "reason", "message", "podIP"), conditions=list[_Condition] | None,
         initContainerStatuses=list[_State] | None, containerStatuses=list[_State] | None,

@@ -71,14 +71,14 @@ class Writer:
         self._progress_at: dict[str, float] = {}  # uid -> when its numbers were written
         self._held: dict[str, float] = {}  # uid -> when its numbers may be written that were held back
 
-    def status(self, obj: Body, status: Mapping[str, Any]) -> Body | None:
+    def status(self, obj: Body, status: Mapping[str, Any]) -> dict[str, Any] | None:
         """Store a status as far as it differs from the object's; the object as it was written, None: nothing was.
 
         Raises Stale (the object was changed or is gone), ApiError, LeaseLost.
         """
         old, uid = obj.get("status") or {}, str(obj["metadata"]["uid"])
         decides = deciding(status) != deciding(old)
-        written: Body | None = None
+        written: dict[str, Any] | None = None
         # Numbers first: an end that is stored is looked at no more, and the last numbers would be lost with a kill.
         if passing(status) == passing(old):
             self._held.pop(uid, None)
@@ -141,7 +141,7 @@ class Writer:
 
     # ------------------------------------------------------------------------------------------------------- status
 
-    def _apply(self, obj: Body, part: dict[str, Any], manager: str) -> Body:
+    def _apply(self, obj: Body, part: dict[str, Any], manager: str) -> dict[str, Any]:
         """Write one manager's part over this very version of the object; returns the version that it is now.
 
         Numbers need that fence too: those of a leader that stood still would else be shown as a later attempt's.
