@@ -6,17 +6,18 @@ of this run only; nothing can be changed through them.
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from ltx2_job.listener import EVERYWHERE, LOOPBACK, Listener
 
 STEP_VALUES: Final = {
     "learning_rate": ("learning_rate", "learning rate of the last step"),
@@ -159,25 +160,7 @@ class Server:
                 """A line per scrape is noise in a training's log."""
 
         in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-        dual = in_pod and socket.has_dualstack_ipv6()
-
-        class Listener(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if dual else socket.AF_INET
-
-            def server_bind(self) -> None:
-                if dual:
-                    self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                # Not HTTPServer's: that one looks up the host's own name, which can hang for seconds without DNS.
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self.socket.bind(self.server_address)
-                self.server_address = self.socket.getsockname()
-                self.server_name, self.server_port = "ltx2-job", self.server_address[1]
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):  # a client may go at any time
-                    super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-        self._server = Listener(("" if in_pod else "127.0.0.1", port), Handler)
+        self._server = Listener(EVERYWHERE if in_pod else LOOPBACK, port, Handler)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from ltx2_job.listener import EVERYWHERE, Listener
+
 Check = Callable[[], list[str]]  # what is wrong, a line each; empty: nothing
 
 
-def serve(port: int, registry: CollectorRegistry, alive: Check, ready: Check) -> ThreadingHTTPServer:
-    """Answer on a port until shutdown(). Raises OSError: the port is taken."""
+def serve(port: int, registry: CollectorRegistry, alive: Check, ready: Check) -> Listener:
+    """Answer on a port (0: any free one) until shutdown(). Raises OSError: the port is taken."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds for a client that says nothing
@@ -38,7 +40,6 @@ def serve(port: int, registry: CollectorRegistry, alive: Check, ready: Check) ->
         def log_message(self, format: str, *args: object) -> None:
             """Probes come every few seconds."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
-    server.daemon_threads = True
+    server = Listener(EVERYWHERE, port, Handler)
     threading.Thread(target=server.serve_forever, name="serving", daemon=True).start()
     return server
