@@ -8,6 +8,7 @@ page that cannot be read says nothing about the run: no error follows from it.
 import http.client
 import json
 import math
+import socket
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -73,14 +74,31 @@ class _Page(_Part):
     warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = []
 
 
+class _Timed(socket.socket):
+    """A connection that brings nothing after `end` (time.monotonic): a time-out alone begins anew with each byte."""
+
+    end: float
+
+    def recv_into(self, *arguments: Any) -> int:
+        """As socket.recv_into. Raises TimeoutError."""
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+        return super().recv_into(*arguments)
+
+
 def fetch(host: str, port: int, timeout: float = TIMEOUT) -> bytes:
-    """GET http://host:port/progress, at most `timeout` seconds in all and 4 KiB.
+    """GET http://host:port/progress, at most `timeout` seconds in all, header and body, and 4 KiB.
 
     Raises PageError: not reachable, not 200, too long or too slow.
     """
     end = time.monotonic() + timeout
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    connection = http.client.HTTPConnection(host, port)
     try:
+        connection.sock = timed = _Timed(fileno=socket.create_connection((host, port), timeout).detach())
+        timed.end = end
+        timed.settimeout(timeout)
         connection.request("GET", PATH, headers={"Accept": "application/json"})
         response = connection.getresponse()
         if response.status != 200:
@@ -90,9 +108,9 @@ def fetch(host: str, port: int, timeout: float = TIMEOUT) -> bytes:
             page += chunk
             if len(page) > PAGE_LIMIT:
                 raise PageError(f"{host}:{port}{PATH} is longer than {PAGE_LIMIT} bytes")
-            if time.monotonic() > end:
-                raise PageError(f"{host}:{port}{PATH} took longer than {timeout:g} s")
         return page
+    except TimeoutError:
+        raise PageError(f"{host}:{port}{PATH} took longer than {timeout:g} s") from None
     except (OSError, http.client.HTTPException) as error:
         raise PageError(f"{host}:{port}{PATH}: {error or type(error).__name__}") from None
     finally:
