@@ -4,11 +4,10 @@ A list of pods is mostly specs, environment variables and managedFields that nob
 first would need several times the memory. A value is whatever it is: what is wrong with it is said by reconcile.
 """
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypedDict
+from functools import cache, lru_cache
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -17,6 +16,7 @@ from ltx2_operator.pods import ATTEMPT_LABEL, STAGE_LABEL, TRAINING_LABEL, UID_L
 from ltx2_operator.runtime.departed import INDEX_LABEL, JOB_UID_LABEL
 
 Body = dict[str, Any]
+SHARED_MOST: Final = 256  # characters of a text that is kept once: longer ones are hardly ever equal
 
 
 def _only(name: str, keys: Iterable[str], **parts: Any) -> Any:
@@ -120,9 +120,15 @@ def _shared(body: Body) -> Body:
     return body
 
 
+@lru_cache(maxsize=2**16)
+def _the_one(text: str) -> str:
+    """The first of the equal texts that were met lately; sys.intern, which Python 3.12 never frees, would keep all."""
+    return text
+
+
 def _once(value: Any) -> Any:
     if isinstance(value, str):
-        return sys.intern(value)  # gone again with the last object that says it
+        return _the_one(value) if len(value) <= SHARED_MOST else value
     if isinstance(value, dict):
         return _shared(value)
     if isinstance(value, list):

@@ -1,6 +1,7 @@
 """What is kept of objects: all that a look reads, and nothing else."""
 
 import json
+import sys
 
 import pytest
 
@@ -130,3 +131,21 @@ def test_a_bookmark_of_the_server_is_read(kind):
             "spec": {"containers": None, "template": {"spec": {"containers": None}}}, "status": {}}  # fmt: skip
     what, found = shapes.read_event(json.dumps({"type": "BOOKMARK", "object": body}).encode(), kind.shape)
     assert what == "BOOKMARK" and found["metadata"]["resourceVersion"] == "7"
+
+
+def test_texts_that_nobody_says_any_more_are_let_go():
+    """An interned text stays for ever in some versions of Python, and an operator reads new ones for months."""
+    for number in range(2**16 + 500):
+        line = json.dumps({"type": "ADDED", "object": {"metadata": {"name": f"gone-{number}"}}})
+        shapes.read_event(line.encode(), PODS.shape)
+    alone = "-".join(["gone", "3"])
+    assert sys.intern(alone) is alone  # no equal text has been interned before
+    assert shapes._the_one.cache_info().currsize <= 2**16
+
+
+def test_a_long_text_is_not_held():
+    before = shapes._the_one.cache_info()
+    PODS.kept({"metadata": {"name": "x" * (shapes.SHARED_MOST + 1)}})
+    assert shapes._the_one.cache_info() == before
+    PODS.kept({"metadata": {"name": "x" * shapes.SHARED_MOST}})
+    assert shapes._the_one.cache_info() != before
