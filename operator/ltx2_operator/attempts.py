@@ -151,15 +151,7 @@ def fail(draft: Draft, reason: str, message: str) -> None:
     status["completionTime"] = stamp(draft.now)
     draft.condition("Failed", TRUE, reason, message)
     draft.condition("Succeeded", FALSE, "Failed", message)
-    if draft.reason("Running") in (
-        "Training",
-        "Caching",
-        "Looking",
-        "Starting",
-        "WaitingForPods",
-        "ImagePull",
-        "Pending",
-    ):
+    if draft.reason("Running") in _OPEN:
         draft.condition("Running", FALSE, "Stopped", message)
     if status.get("stage") == CACHE:
         draft.condition("Cached", FALSE, "CacheFailed", message)

@@ -1,8 +1,8 @@
 """The last words of pods that are gone.
 
 A deleted, evicted or drained pod shows how it ended for less than a second, and its Job says that it has failed only
-when the pod is no more. So the last version of a pod that had ended is kept until its attempt has its verdict. A
-restart of the operator loses it: the Job's own condition then has to do.
+when the pod is no more. So the last versions of the newest thousand that had ended are kept; a look asks for its own
+until its attempt has its verdict. A restart of the operator loses them: the Job's own condition then has to do.
 """
 
 import threading

@@ -14,6 +14,7 @@ Key = tuple[str, str]  # namespace, name
 
 BACKOFF_FIRST: Final = 1.0  # seconds after the first error of a row; doubles with each
 BACKOFF_MOST: Final = 300.0
+VOID_MOST: Final = 1000  # timers beside those that hold, until they are cleared away
 
 
 class KeyedQueue:
@@ -48,6 +49,9 @@ class KeyedQueue:
             if due < self._due.get(key, float("inf")):
                 self._due[key] = due
                 heapq.heappush(self._timers, (due, key))
+                if len(self._timers) > 2 * len(self._due) + VOID_MOST:
+                    self._timers = [(moment, one) for one, moment in self._due.items()]
+                    heapq.heapify(self._timers)
                 self._changed.notify()
 
     def failed(self, key: Key) -> float:

@@ -2,7 +2,7 @@
 
 import threading
 
-from ltx2_operator.runtime.queue import BACKOFF_MOST, KeyedQueue
+from ltx2_operator.runtime.queue import BACKOFF_MOST, VOID_MOST, KeyedQueue
 
 A, B = ("ml", "a"), ("ml", "b")
 
@@ -47,6 +47,22 @@ def test_of_several_delays_the_earliest_holds_and_it_comes_once():
     queue.done(A)
     clock.now += 100
     assert queue.get(0) is None
+
+
+def test_timers_that_hold_no_more_do_not_pile_up():
+    """A run whose page changes every 15 s has a timer of its own each time, of which some are due in days."""
+    clock = Clock()
+    queue = KeyedQueue(clock)
+    queue.add_after(B, 90_000)
+    for _ in range(10 * VOID_MOST):
+        queue.add_after(A, 86_400)
+        queue.add(A)
+        assert queue.get(0) == A
+        queue.done(A)
+    assert len(queue._timers) <= VOID_MOST + 4
+    queue.add_after(A, 80_000)
+    clock.now += 90_000
+    assert [queue.get(0), queue.get(0), queue.get(0)] == [A, B, None]
 
 
 def test_a_look_at_once_replaces_the_timer():
