@@ -16,6 +16,8 @@ READERS: Final = 8
 FIRST: Final = 2.0  # seconds until the page of a new run is read first, at the most
 FIRST_A_SECOND: Final = 100  # of a great number of new runs
 KEEP: Final = 3 * READ_EVERY  # seconds for which a page that was read counts as the newest
+LOOK_EVERY: Final = 0.5  # seconds between two looks at which pages are due
+RARELY: Final = 3  # times that the wait doubles while a page cannot be read: 15, 30, 60, 120 s
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 class _Reading:
     host: str
     due: float
+    busy: bool = False  # a reader has it, or will have it
+    failures: int = 0  # in a row
     tried: bool = False
     text: bytes = b""
     page: Mapping[str, Any] | None = None
@@ -47,6 +51,7 @@ class Pages:
         self._port, self._came, self._clock, self._get = port, came, clock, get
         self._readings: dict[Key, _Reading] = {}
         self._lock = threading.Lock()
+        self._ended = threading.Event()
 
     def want(self, key: Key, host: str | None) -> Mapping[str, Any] | None:
         """Read this training's page from now on, from this address (None: no longer); returns the newest page."""
@@ -74,49 +79,75 @@ class Pages:
         """Begin, in threads of its own."""
         threading.Thread(target=self._forever, name="progress pages", daemon=True).start()
 
+    def stop(self) -> None:
+        """Read no more pages."""
+        self._ended.set()
+
     def _forever(self) -> None:
         with ThreadPoolExecutor(READERS, thread_name_prefix="page") as pool:
-            while True:
-                for key, reading in self.due():
-                    pool.submit(self.read, key, reading)
-                time.sleep(0.5)
+            while not self._ended.wait(LOOK_EVERY):
+                self.hand_out(pool.submit)
+
+    def hand_out(self, submit: Callable[..., Any]) -> None:
+        """Give what is due to the readers. An error costs one round and is logged: no other thread would see it."""
+        try:
+            for key, reading in self.due():
+                submit(self.read, key, reading)
+        except Exception:
+            log.exception("the progress pages that are due could not be handed out")
 
     def due(self) -> list[tuple[Key, _Reading]]:
-        """What is to be read now; each is due again after 15 seconds, more or less."""
+        """What is to be read now, each once until it has been read: pages that hang must not pile up."""
+        self._forget_old()
         now = self._clock()
         with self._lock:
-            found = [(key, reading) for key, reading in self._readings.items() if reading.due <= now]
-            lost = [key for key, reading in found if reading.page is not None and now - reading.read >= KEEP]
+            found = [one for one in self._readings.items() if one[1].due <= now and not one[1].busy]
             for _, reading in found:
-                reading.due = now + READ_EVERY * random.uniform(0.9, 1.1)
-                if now - reading.read >= KEEP:
-                    reading.text, reading.page = b"", None
-        for key in lost:
-            self._came(key)
+                reading.busy = True
         return found
 
+    def _forget_old(self) -> None:
+        now, lost = self._clock(), []
+        with self._lock:
+            for key, reading in self._readings.items():
+                if reading.page is not None and now - reading.read >= KEEP:
+                    reading.text, reading.page = b"", None
+                    lost.append(key)
+        for key in lost:
+            self._came(key)
+
     def read(self, key: Key, reading: _Reading) -> None:
-        """Read one page now. One that cannot be read says nothing about the run."""
+        """Read one page now. One that cannot be read says nothing about the run; it is tried less and less often."""
         try:
-            text = self._get(reading.host, self._port)
-            if text == reading.text:
-                reading.read = self._clock()
-                return
-            page = parse(text)
+            news = self._read(reading)
         except PageError as error:
             log.debug("%s/%s: %s", *key, error)
-            self._first_failed(key, reading)
-            return
+            news = self._failed(reading)
         except Exception:
             log.exception("%s/%s: the progress page could not be read", *key)
-            self._first_failed(key, reading)
-            return
+            news = self._failed(reading)
         with self._lock:
-            reading.tried, reading.text, reading.page, reading.read = True, text, page, self._clock()
-        self._came(key)
+            wait = READ_EVERY * 2 ** min(max(reading.failures - 1, 0), RARELY)  # one that is missed changes nothing
+            reading.due, reading.busy = self._clock() + wait * random.uniform(0.9, 1.1), False
+        if news:
+            self._came(key)
 
-    def _first_failed(self, key: Key, reading: _Reading) -> None:
+    def _read(self, reading: _Reading) -> bool:
+        """Take the page over; says whether it differs from the last one. Raises PageError."""
+        text = self._get(reading.host, self._port)
+        with self._lock:
+            if text == reading.text:
+                reading.failures, reading.read = 0, self._clock()
+                return False
+        page = parse(text)
+        with self._lock:
+            reading.tried, reading.failures = True, 0
+            reading.text, reading.page, reading.read = text, page, self._clock()
+        return True
+
+    def _failed(self, reading: _Reading) -> bool:
+        """Says whether it was the first try: somebody waits for that."""
         with self._lock:
             first, reading.tried = not reading.tried, True
-        if first:
-            self._came(key)
+            reading.failures += 1
+        return first

@@ -1,8 +1,9 @@
 """Reading progress pages: when, from where, and what a bad page does."""
 
 import json
+import random
 
-from ltx2_operator.progress import PageError
+from ltx2_operator.progress import READ_EVERY, PageError
 from ltx2_operator.runtime.pages import KEEP, Pages
 
 KEY = ("ml", "fox")
@@ -94,7 +95,7 @@ def test_a_page_that_is_lost_for_long_is_told_once_and_so_is_its_return():
     assert place.came == [KEY, KEY]
     assert place.pages.want(KEY, "10.0.0.1") is None
     place.answer = there
-    place.go(17)
+    place.go(8.5 * READ_EVERY)
     assert place.came == [KEY, KEY, KEY]
     assert place.pages.want(KEY, "10.0.0.1")["step"] == 3
 
@@ -122,3 +123,63 @@ def test_a_page_is_awaited_until_the_first_try_and_a_first_try_that_fails_is_tol
     assert place.came == [KEY]
     place.pages.want(KEY, "10.0.0.2")
     assert place.pages.awaited(KEY)
+
+
+def test_pages_that_hang_do_not_pile_up():
+    place = Place()
+    keys = [("ml", str(number)) for number in range(200)]
+    for key in keys:
+        place.pages.want(key, "10.0.0.1")
+    handed_out = []
+    for _ in range(40):
+        place.time += READ_EVERY
+        handed_out += place.pages.due()
+    assert sorted(key for key, _ in handed_out) == sorted(keys)
+    place.pages.read(*handed_out[0])  # one that has been read is due again
+    place.time += 2 * READ_EVERY
+    assert [key for key, _ in place.pages.due()] == [handed_out[0][0]]
+
+
+def test_a_page_that_is_old_counts_no_more_though_a_reader_still_has_it():
+    place = Place()
+    place.pages.want(KEY, "10.0.0.1")
+    place.go(2)
+    place.time += 17
+    assert place.pages.due()
+    place.time += KEEP
+    assert place.pages.due() == []
+    assert place.came == [KEY, KEY]
+
+
+def test_a_page_that_cannot_be_read_is_tried_less_and_less_often(monkeypatch):
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
+    place = Place()
+    place.answer = PageError("dropped")
+    place.pages.want(KEY, "10.0.0.1")
+
+    def waits(count):
+        found = []
+        for _ in range(count):
+            before, tries = place.time, len(place.asked)
+            while len(place.asked) == tries:
+                place.go(0.5)
+            found.append(round((place.time - before) / READ_EVERY))
+        return found
+
+    place.go(2)
+    assert waits(6) == [1, 2, 4, 8, 8, 8]
+    place.answer = json.dumps(PAGE).encode()
+    waits(1)
+    assert waits(2) == [1, 1]
+
+
+def test_an_error_while_pages_are_handed_out_is_logged_and_ends_nothing(caplog):
+    place = Place()
+    place.pages.want(KEY, "10.0.0.1")
+    place.time = 2.0
+    place.pages._clock = lambda: 1 / 0
+    place.pages.hand_out(lambda read, *what: read(*what))
+    assert "could not be handed out" in caplog.text
+    place.pages._clock = lambda: place.time
+    place.pages.hand_out(lambda read, *what: read(*what))
+    assert place.came == [KEY]
