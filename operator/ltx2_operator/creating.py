@@ -70,13 +70,13 @@ def create(draft: Draft, observed: Observed, settings: Settings) -> None:
         draft.event("CacheStarted" if stage == "cache" else "TrainingStarted", f"attempt {attempt}")
     draft.status.setdefault("pendingSince", stamp(draft.now))
     start_queue(draft)
-    if observed.refused:
+    if observed.refused:  # tried again by whoever was refused
         draft.condition("Running", FALSE, "WaitingForPods", with_remedy(observed.refused))
     else:
         draft.condition("Running", FALSE, "Starting", f"attempt {attempt}: the Job is being created")
+        draft.again_in(PODS_AGAIN)
     if stage == "cache":
         draft.condition("Cached", FALSE, "CacheRunning", f"attempt {attempt}")
-    draft.again_in(PODS_AGAIN)
     start_deadline(draft)
 
 

@@ -10,22 +10,19 @@ from typing import Any, Final
 from ltx2_operator import attempts
 from ltx2_operator.draft import Event
 from ltx2_operator.metrics import Metrics
-from ltx2_operator.observed import DryRun, Observed, Outcome
+from ltx2_operator.observed import DryRun, Observed, Outcome, job_finished
 from ltx2_operator.reconcile import reconcile
 from ltx2_operator.runtime.client import ApiError
 from ltx2_operator.runtime.lease import LeaseLost
 from ltx2_operator.runtime.observing import Watcher, is_pending
+from ltx2_operator.runtime.pacing import Refusals, Waiting
 from ltx2_operator.runtime.queue import Key, KeyedQueue
 from ltx2_operator.runtime.reflector import Store
 from ltx2_operator.runtime.telling import Teller
 from ltx2_operator.runtime.writer import NotNow, Stale, Writer
 from ltx2_operator.settings import Settings
 
-PENDING_AGAIN: Final = 10.0  # seconds between two looks at a run that waits for pods; later on, more
-PENDING_LATER: Final = 60.0
-PENDING_YOUNG: Final = 300.0
-NOT_NOW_AGAIN: Final = 10.0
-CLOSED_AGAIN: Final = 10.0
+CLOSED_AGAIN: Final = 10.0  # seconds until a namespace that cannot be read is tried again
 REFUSAL_HOLDS: Final = 60.0  # seconds until a refused dry run is asked again: quotas and policies change
 
 log = logging.getLogger(__name__)
@@ -43,6 +40,7 @@ class Controller:
         queue: KeyedQueue,
         settings: Settings,
         metrics: Metrics,
+        requests_per_second: float,
         closed: Callable[[str], bool] = lambda namespace: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -52,7 +50,7 @@ class Controller:
         self._closed = closed  # whether a namespace cannot be read: what is known of it is old
         self._uids: dict[Key, str] = {}
         self._dry_runs: dict[str, tuple[DryRun, datetime]] = {}  # by uid
-        self._refused: dict[str, str] = {}  # by uid: why the newest child could not be made
+        self._refusals, self._waiting = Refusals(), Waiting(requests_per_second)
         self._lock = threading.Lock()
 
     def work(self, lost: Callable[[LeaseLost], None]) -> None:
@@ -102,9 +100,7 @@ class Controller:
             return None
         if self._closed(key[0]):
             return CLOSED_AGAIN
-        with self._lock:
-            refused = self._refused.get(str(obj["metadata"]["uid"]), "")
-        observed = self._watcher.observe(obj, self._dry_run(obj), refused)
+        observed = self._watcher.observe(obj, self._dry_run(obj), self._refusals.words(str(obj["metadata"]["uid"])))
         now = self._now()
         outcome = reconcile(obj, observed, now, self._settings)
         # Told before they are stored: whoever goes on after a kill tells a stored end no more, but one that was not
@@ -119,27 +115,34 @@ class Controller:
         if again == 0 and not written:
             again = 1.0
         held = self._writer.held_back(str(obj["metadata"]["uid"]))
-        return _earliest(again, waits, held, _pending_again(outcome.status, observed, now))
+        return _earliest(again, waits, held, self._pending_again(key, outcome.status, observed, now))
 
     def _act(self, obj: Mapping[str, Any], outcome: Outcome) -> float | None:
         """Do what was decided, in order, as far as it can be done; seconds until what could not is tried again."""
+        uid = str(obj["metadata"]["uid"])
         for action in outcome.actions:
             try:
                 answer = self._writer.act(obj, action)
             except NotNow as why:
                 log.info("%s/%s: %s", obj["metadata"]["namespace"], obj["metadata"]["name"], why)
-                if why.reason:
+                if why.reason and self._refusals.words(uid) != str(why):
                     self._teller.tell(obj, Event(why.reason, str(why), "Warning"))
-                    with self._lock:
-                        self._refused[str(obj["metadata"]["uid"])] = str(why)
-                return NOT_NOW_AGAIN
+                return self._refusals.refused(uid, str(why) if why.reason else "", self._now())
             if answer is not None:
                 with self._lock:
-                    self._dry_runs[str(obj["metadata"]["uid"])] = (answer, self._now())
+                    self._dry_runs[uid] = (answer, self._now())
                 return 0.0
-        with self._lock:
-            self._refused.pop(str(obj["metadata"]["uid"]), None)
+        self._refusals.forget(uid)
         return None
+
+    def _pending_again(self, key: Key, status: Mapping[str, Any], observed: Observed, now: datetime) -> float | None:
+        """Events about a Job or a pod wake nobody: whoever waits for pods is looked at again."""
+        if attempts.terminal(status) or not is_pending(observed.jobs, observed.pods):
+            self._waiting.over(key)
+            return None
+        waiting = (job for job in observed.jobs if not job_finished(job))
+        oldest = min(str(job["metadata"].get("creationTimestamp") or "") for job in waiting)
+        return self._waiting.again(key, (now - datetime.fromisoformat(oldest)).total_seconds() if oldest else 0.0)
 
     def _dry_run(self, obj: Mapping[str, Any]) -> DryRun | None:
         with self._lock:
@@ -158,19 +161,11 @@ class Controller:
                 self._uids[key] = uid
             if old is not None and old != uid:
                 self._dry_runs.pop(old, None)
-                self._refused.pop(old, None)
+                self._refusals.forget(old)
                 self._writer.forget(old)
         if obj is None:
-            self._watcher.pages.want(key, None)
-
-
-def _pending_again(status: Mapping[str, Any], observed: Observed, now: datetime) -> float | None:
-    """Events about a Job or a pod wake nobody: whoever waits for pods is looked at again."""
-    if attempts.terminal(status) or not is_pending(observed.jobs, observed.pods):
-        return None
-    created = min(str(job["metadata"].get("creationTimestamp") or "") for job in observed.jobs)
-    young = not created or (now - datetime.fromisoformat(created)).total_seconds() < PENDING_YOUNG
-    return PENDING_AGAIN if young else PENDING_LATER
+            self._waiting.over(key)
+            self._watcher.forget(key)
 
 
 def _earliest(*waits: float | None) -> float | None:

@@ -1,8 +1,8 @@
 """Gathers what a look at one training needs: from the caches, and where those hold nothing, by asking.
 
 Asked on demand, and only for a run that has no running pod: the claim and the Secrets that its spec names, the events
-about its Job and pods, and what Kueue says while it holds the Job. A watch of all events or Secrets of a cluster would
-cost more than all else together.
+about its Job and pods, and what Kueue says while it holds the Job; the ConfigMaps of spec.configFrom, which are also
+asked for, rarely, while it runs. A watch of all events or Secrets of a cluster would cost more than all else together.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from ltx2_operator.classify import is_alive
 from ltx2_operator.observed import DryRun, Observed, attempt_of, job_finished
 from ltx2_operator.pods import UID_LABEL
 from ltx2_operator.runtime.client import METADATA_ONLY, Api, NotFound
+from ltx2_operator.runtime.configmaps import ConfigMaps
 from ltx2_operator.runtime.departed import INDEX_LABEL, Departed
-from ltx2_operator.runtime.kinds import CLAIMS, CONFIG_MAPS, CORE_EVENTS, SECRETS, WORKLOADS
+from ltx2_operator.runtime.kinds import CLAIMS, CORE_EVENTS, SECRETS, WORKLOADS
 from ltx2_operator.runtime.pages import Pages
 from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
@@ -36,6 +37,7 @@ class Watcher:
     nodes: Store | None
     pages: Pages
     secret_reader: bool
+    configmaps: ConfigMaps
 
     def observe(self, obj: Body, dry_run: DryRun | None, refused: str = "") -> Observed:
         """Everything about one training; what it was told by the server itself is passed on. Raises ApiError."""
@@ -43,12 +45,14 @@ class Watcher:
         jobs, pods = self.jobs.of(key), self.pods.of(key)
         over = attempts.terminal(obj.get("status") or {}) and not any(map(is_alive, pods))
         page = self.pages.want(key, None if over else _rank0(obj, pods))
+        if over:
+            self.configmaps.forget(key)
         running = any(_phase(pod) == "Running" and _is_of(pod, obj) for pod in pods)
         quiet = over or running
         return Observed(
             jobs=jobs,
             pods=[*pods, *self.departed.of(_job_uids(obj, jobs), pods)],
-            configmaps=[] if over else self._configmaps(obj),
+            configmaps=[] if over else self._configmaps(key, obj, running),
             claims=[] if quiet else self._claims(obj),
             nodes=None if self.nodes is None else self.nodes.all(),
             secrets=None if quiet or not self.secret_reader else self._secrets(obj),
@@ -60,15 +64,17 @@ class Watcher:
             refused=refused,
         )
 
-    def _configmaps(self, obj: Body) -> list[dict[str, Any]]:
+    def forget(self, key: Key) -> None:
+        """The training is gone."""
+        self.pages.want(key, None)
+        self.configmaps.forget(key)
+
+    def _configmaps(self, key: Key, obj: Body, running: bool) -> list[dict[str, Any]]:
         """Those that spec.configFrom needs, as far as they exist; of a running one too, to tell that they changed."""
-        found = []
-        for name in config_source.wanted_configmaps(obj):
-            try:
-                found.append(self.api.get(CONFIG_MAPS.path(obj["metadata"]["namespace"], name)))
-            except NotFound:
-                continue
-        return found
+        names = config_source.wanted_configmaps(obj)
+        if not running:
+            return self.configmaps.now(key, names)
+        return self.configmaps.lately(key, names, own=str(_mapping(obj.get("status")).get("configMap") or ""))
 
     def _claims(self, obj: Body) -> list[dict[str, Any]]:
         """The claim that the spec names, or that would be made."""

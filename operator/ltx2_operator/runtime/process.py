@@ -16,6 +16,7 @@ from ltx2_operator import __version__
 from ltx2_operator.metrics import Metrics
 from ltx2_operator.runtime.bucket import TokenBucket
 from ltx2_operator.runtime.client import Api, own_name
+from ltx2_operator.runtime.configmaps import ConfigMaps
 from ltx2_operator.runtime.controller import Controller
 from ltx2_operator.runtime.departed import Departed
 from ltx2_operator.runtime.first_pass import FirstPass
@@ -72,13 +73,14 @@ class Process:
         own = os.environ.get("POD_NAMESPACE") or namespace
         self.lease = Lease(api, own, self.identity, installation.leader_election)
         self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
-        watcher = Watcher(api, jobs, pods, departed, nodes, self.pages, installation.secret_reader)
+        watcher = Watcher(api, jobs, pods, departed, nodes, self.pages, installation.secret_reader, ConfigMaps(api))
         numbers = TokenBucket(limits.requests_per_second / 2, max(1, limits.burst // 2))
         writer = Writer(api, self.lease, self.trainings, jobs, numbers=numbers)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(
-            self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics, self.scope.closed
-        )
+            self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics,
+            limits.requests_per_second, self.scope.closed,
+        )  # fmt: skip
         self.leads = False
         self.stop, self._filled = threading.Event(), threading.Event()
         self._measure()
@@ -102,6 +104,7 @@ class Process:
             self._filled.clear()
         log.info("told to stop")
         self.queue.close()
+        self.pages.stop()
         ended = wind_down(workers, self._renew, self.installation.leader_election.retry_seconds)
         if self.installation.leader_election.enabled and ended:
             self.lease.release()

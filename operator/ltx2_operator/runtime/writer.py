@@ -25,6 +25,7 @@ from ltx2_operator.runtime.splitting import OPERATOR, PROGRESS, PROGRESS_EVERY, 
 Body = Mapping[str, Any]
 QUOTA: Final = "exceeded quota"
 NEW_KIND: Final = "cannot find RESTMapping"  # the server's admission learns of a new definition within seconds
+LASTING: Final = ("ConfigMap", "Service")  # nobody asks whether they are there before they are made
 HELD_AGAIN: Final = 10.0  # seconds until numbers are tried again that came too often for all runs together
 REFUSED: Final = (400, 403, 422)  # an answer about the object; anything else is trouble with the server
 # Words of a 403 that says nothing about the object: a right that the operator lacks, or a namespace that goes.
@@ -70,6 +71,7 @@ class Writer:
         self._numbers = numbers or TokenBucket(25, 50)
         self._progress_at: dict[str, float] = {}  # uid -> when its numbers were written
         self._held: dict[str, float] = {}  # uid -> when its numbers may be written that were held back
+        self._made: dict[str, set[tuple[str, str]]] = {}  # uid -> children that exist while its Job cannot be made
 
     def status(self, obj: Body, status: Mapping[str, Any]) -> dict[str, Any] | None:
         """Store a status as far as it differs from the object's; the object as it was written, None: nothing was.
@@ -99,6 +101,7 @@ class Writer:
         """The object is gone."""
         self._progress_at.pop(uid, None)
         self._held.pop(uid, None)
+        self._made.pop(uid, None)
 
     def _due(self, uid: str) -> bool:
         """Whether numbers alone may be written now: not too often for one run, nor for all of them together."""
@@ -114,8 +117,9 @@ class Writer:
         self._lease.require()
         if isinstance(action, CreateJob):
             self._create_job(obj, action)
+            self._made.pop(str(obj["metadata"]["uid"]), None)
         elif isinstance(action, Create):
-            self._create(action.body)
+            self._create_once(obj, action.body)
         elif isinstance(action, DryRunJob):
             return self._dry_run(obj, action.body)
         elif isinstance(action, Delete):
@@ -181,6 +185,15 @@ class Writer:
         if pods or jobs:
             raise NotNow(f"{(pods + jobs)[0]['metadata']['name']} is still there")
         self._create(action.body)
+
+    def _create_once(self, obj: Body, body: Body) -> None:
+        """A child; one that does not go by itself is not made again with each try of a Job that is refused."""
+        uid, child = str(obj["metadata"]["uid"]), (str(body["kind"]), str(body["metadata"]["name"]))
+        if child in self._made.get(uid, ()):
+            return
+        self._create(body)
+        if body["kind"] in LASTING:
+            self._made.setdefault(uid, set()).add(child)
 
     def _list(self, path: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         return list(self._api.get(path, query).get("items") or [])

@@ -73,7 +73,7 @@ class Place:
         self.trainings, self.pages = Store(), self
         writer = Writer(self.server, lease, self.trainings, Store())
         self.controller = Controller(
-            self.trainings, self, writer, self, KeyedQueue(), Settings(), Metrics(),
+            self.trainings, self, writer, self, KeyedQueue(), Settings(), Metrics(), 50.0,
             now=lambda: datetime(2026, 11, 22, 10, 0, tzinfo=UTC),
         )  # fmt: skip
         self.seen()

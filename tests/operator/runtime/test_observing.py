@@ -3,6 +3,7 @@
 import pytest
 
 from ltx2_operator.runtime.client import METADATA_ONLY, NotFound
+from ltx2_operator.runtime.configmaps import KEPT_MOST, ConfigMaps
 from ltx2_operator.runtime.departed import INDEX_LABEL, JOB_UID_LABEL, Departed
 from ltx2_operator.runtime.observing import Watcher, is_pending, secret_names
 from ltx2_operator.runtime.pages import Pages
@@ -44,7 +45,7 @@ def look(server, *children, secret_reader=True, obj=OBJ, gone=()):
     wanted = []
     pages = Pages(1, lambda key: None)
     pages.want = lambda key, host: wanted.append(host)
-    watcher = Watcher(server, jobs, pods, departed, None, pages, secret_reader)
+    watcher = Watcher(server, jobs, pods, departed, None, pages, secret_reader, ConfigMaps(server))
     return watcher.observe(obj, None), wanted[0]
 
 
@@ -123,6 +124,61 @@ def test_configmaps_are_asked_for_where_a_spec_names_them(phase):
     assert [one["metadata"]["name"] for one in seen.configmaps] == ["files"]
     assert {name for name, *_ in server.asked} >= {"files", "fox-12345678"}
     assert look(server, obj={**OBJ, "status": status})[0].configmaps == []
+
+
+class Files:
+    """A run with spec.configFrom, on a clock of its own."""
+
+    def __init__(self, **data):
+        self.time = 0.0
+        self.server = Server(files={"metadata": {"name": "files"}, "data": data}, own={"metadata": {}, "data": {}})
+        self.pods, pages = Store(), Pages(1, lambda key: None)
+        files = ConfigMaps(self.server, clock=lambda: self.time)
+        self.watcher = Watcher(self.server, Store(), self.pods, Departed(), None, pages, True, files)
+        self.obj = {**OBJ, "spec": {"configFrom": {"name": "files"}}, "status": {"attempt": 1, "configMap": "own"}}
+        self.pod = child("Pod", "p", phase="Running")
+
+    def look(self, after=0):
+        self.time += after
+        self.server.asked.clear()
+        found = {one["metadata"]["name"]: one.get("data") for one in self.watcher.observe(self.obj, None).configmaps}
+        return found, [name for name, *_ in self.server.asked if name in ("files", "own")]
+
+
+def test_while_its_pod_runs_its_own_configmap_is_asked_for_once_and_the_users_every_minute():
+    run = Files(a="1")
+    run.pods.put(run.pod)
+    assert run.look() == ({"files": {"a": "1"}, "own": {}}, ["files", "own"])
+    run.server.answers["files"] = {"metadata": {"name": "files"}, "data": {"a": "2"}}
+    assert run.look(after=59) == ({"files": {"a": "1"}, "own": {}}, [])
+    assert run.look(after=1) == ({"files": {"a": "2"}, "own": {}}, ["files"])
+    del run.server.answers["files"]
+    assert run.look(after=60) == ({"own": {}}, ["files"])
+    assert run.look(after=59) == ({"own": {}}, [])
+
+
+def test_while_no_pod_runs_configmaps_are_asked_for_at_each_look():
+    """The next attempt must not begin with a copy, or without the ConfigMap that somebody has deleted."""
+    run = Files()
+    run.pods.put(run.pod)
+    run.look()
+    run.pods.remove(run.pod)
+    assert run.look()[1] == ["files", "own"]
+    del run.server.answers["own"]
+    assert run.look() == ({"files": {}}, ["files", "own"])
+
+
+def test_a_great_configmap_and_those_of_a_run_that_is_over_are_not_kept():
+    run = Files(a="x" * (KEPT_MOST + 1))
+    run.pods.put(run.pod)
+    run.look()
+    assert run.look()[1] == ["files"]
+    run.watcher.forget(("ml", "fox"))
+    assert run.look()[1] == ["files", "own"]
+    run.pods.remove(run.pod)
+    run.watcher.observe({**run.obj, "status": {"conditions": [{"type": "Succeeded", "status": "True"}]}}, None)
+    run.pods.put(run.pod)
+    assert run.look()[1] == ["files", "own"]
 
 
 @pytest.mark.parametrize("spec", [None, "text", {"secrets": 5}, {"secrets": {"hubToken": "x"}}, {"secrets": {"a": {}}}])

@@ -283,6 +283,32 @@ def test_a_claim_that_outlived_its_training_is_taken_over_unless_it_goes(place):
         place.writer.act(OBJ, Create(claim))
 
 
+def test_while_a_job_is_refused_what_was_made_before_it_is_not_made_again(place):
+    """A claim that is gone is made again, as the look has asked for it; once the Job is there, so is everything."""
+
+    def again(kind):
+        before = len(place.server.sent)
+        place.writer.act(OBJ, Create({"kind": kind, "metadata": {"name": "x", "namespace": "ml"}}))
+        return len(place.server.sent) - before
+
+    jobs, maps = "/apis/batch/v1/namespaces/ml/jobs", "/api/v1/namespaces/ml/configmaps"
+    place.server.answers["POST", maps] = ApiError(403, "Forbidden", "exceeded quota")
+    with pytest.raises(NotNow):
+        again("ConfigMap")
+    del place.server.answers["POST", maps]
+    kinds = ("ConfigMap", "PersistentVolumeClaim", "Service")
+    assert [again(kind) for kind in kinds] == [1, 1, 1]
+    place.server.answers["POST", jobs] = ApiError(403, "Forbidden", "exceeded quota")
+    with pytest.raises(NotNow):
+        place.writer.act(OBJ, CreateJob(JOB, "fox"))
+    assert [again(kind) for kind in kinds] == [0, 1, 0]
+    del place.server.answers["POST", jobs]
+    place.writer.act(OBJ, CreateJob(JOB, "fox"))
+    assert [again(kind) for kind in kinds] == [1, 1, 1]  # of the next attempt
+    place.writer.forget("u1")
+    assert again("Service") == 1
+
+
 def test_a_refusal_is_told_and_trouble_is_an_error(place):
     place.server.answers["POST", "/apis/batch/v1/namespaces/ml/jobs"] = ApiError(403, "Forbidden", "exceeded quota")
     with pytest.raises(NotNow, match="exceeded quota") as told:
