@@ -6,6 +6,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ltx2_operator.api import parse as parse_training
 from ltx2_operator.conditions import stamp
 from ltx2_operator.draft import Draft
-from ltx2_operator.progress import PAGE_LIMIT, PageError, absorb, fetch, parse
+from ltx2_operator.progress import PAGE_LIMIT, PageError, _Timed, absorb, fetch, parse
 from simulated_cluster import UID, training
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -101,6 +102,21 @@ def test_a_page_that_drips_is_given_up(head):
     waiting = threading.Event()
     with server(drip) as port, pytest.raises(PageError, match=r"longer than 0\.2 s"):
         fetch("127.0.0.1", port, timeout=0.2)
+
+
+def test_the_time_for_a_page_only_shrinks():
+    # Catches: a byte just before the end that begins the time-out anew.
+    one, other = socket.socketpair()
+    with other, _Timed(fileno=one.detach()) as timed:
+        timed.settimeout(60)
+        timed.end = time.monotonic() + 5
+        other.send(b"x")
+        assert timed.recv_into(bytearray(1)) == 1
+        assert timed.gettimeout() <= 5
+        timed.end = time.monotonic()
+        other.send(b"x")
+        with pytest.raises(TimeoutError):
+            timed.recv_into(bytearray(1))
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,7 @@ class ConfigMaps:
             body["metadata"] = {"name": name}
         except NotFound:
             pass
-        with self._lock:
-            kept = self._kept.setdefault(key, {})
-            kept.pop(name, None)
-            if body is None or sum(map(len, (body.get("data") or {}).values())) <= KEPT_MOST:
-                kept[name] = _Kept(body, self._clock())
+        if body is None or sum(map(len, (body.get("data") or {}).values())) <= KEPT_MOST:
+            with self._lock:
+                self._kept.setdefault(key, {})[name] = _Kept(body, self._clock())
         return body

@@ -168,9 +168,14 @@ def test_a_page_that_cannot_be_read_is_tried_less_and_less_often(monkeypatch):
 
     place.go(2)
     assert waits(6) == [1, 2, 4, 8, 8, 8]
-    place.answer = json.dumps(PAGE).encode()
+    page = json.dumps(PAGE).encode()
+    for answer, found in ((page, 8), (PageError("once more"), 1), (page, 1), (PageError("and again"), 1), (page, 1)):
+        place.answer = answer
+        assert waits(1) == [found]
     waits(1)
     assert waits(2) == [1, 1]
+    place.answer = PageError("dropped again")
+    assert waits(3) == [1, 1, 2]
 
 
 def test_an_error_while_pages_are_handed_out_is_logged_and_ends_nothing(caplog):
