@@ -32,6 +32,7 @@ VERBS: Final = {
     "store": "show what the cache of a workspace holds, or free what no run uses",
     "receive": "take files from standard input into a folder of the workspace (`ltx2 upload` speaks to it)",
     "send": "give the files of a run to standard output (`ltx2 fetch` speaks to it)",
+    "runs": "print what the runs of a workspace have come to, as JSON (`ltx2 ls` speaks to it)",
     "hold": "wait as long as `receive` or `send` is busy here, so that their pod stays",
 }
 
@@ -94,6 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     send.add_argument("--run", required=True, metavar="NAME", help="the run's name, or the path of its folder")
     send.add_argument("--checkpoints", action="store_true", help="its complete checkpoints as well")
     _workspace(send)
+    runs = verb("runs", "ltx2-job runs --run fox")
+    runs.add_argument("--run", metavar="NAME", help="this run alone, with its history")
+    _workspace(runs)
     hold = verb("hold", "ltx2-job hold --idle 600")
     hold.add_argument("--idle", type=_positive, default=600, metavar="S", help="seconds without a byte (600)")
     return parser

@@ -261,14 +261,17 @@ def receive(args: Namespace) -> None:
 
 def send(args: Namespace) -> None:
     """Give a run's files over the standard streams; that there is no such run is told there, too."""
-    from ltx2_job import transfer, transfer_pod
+    from ltx2_job import transfer_pod
 
-    try:
-        run = _run(args)
-    except NoInputError as error:
-        transfer.tell(transfer_pod.StandardPipe(), error)
-        raise
-    transfer_pod.send(run, args.checkpoints)
+    transfer_pod.send(_sent_run(args), args.checkpoints)
+
+
+def runs(args: Namespace) -> None:
+    """Tell the runs of a workspace, or one with its history; that there is none of this name is told there, too."""
+    from ltx2_job import transfer_pod
+
+    place = Workspace(args.workspace)
+    transfer_pod.runs({args.run: _sent_run(args)} if args.run else place.runs(), with_history=bool(args.run))
 
 
 def hold(args: Namespace) -> None:
@@ -285,6 +288,17 @@ def end(error: BaseException, workspace: Path | None) -> int:
         traceback.print_exception(error)
     print(f"ltx2-job: {how.message}", file=sys.stderr)
     return how.code
+
+
+def _sent_run(args: Namespace) -> RunFolder:
+    """As _run; an error is told over the standard streams as well."""
+    from ltx2_job import transfer, transfer_pod
+
+    try:
+        return _run(args)
+    except NoInputError as error:
+        transfer.tell(transfer_pod.StandardPipe(), error)
+        raise
 
 
 def _run(args: Namespace) -> RunFolder:

@@ -6,18 +6,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from ltx2_job import exitcodes
+from ltx2_job import exitcodes, history
 from ltx2_job.console import Console, describe, describe_transfer
 from ltx2_job.errors import JobError
 from ltx2_job.fence import Fence
 from ltx2_job.metrics import Metrics, Server, peak_memory
 from ltx2_job.progress import Progress, encode, write_last_word
-from ltx2_job.workspace import RunFolder, write_atomic
+from ltx2_job.workspace import RunFolder, naming, write_atomic
 
 TRANSFER_SECONDS: Final = 60.0  # a download's line in the log at most this often
 FENCE_SECONDS: Final = 1.0  # the fence is read at most this often for the many small appends to logs
@@ -210,7 +210,7 @@ class LiveReporter(Reporter):
             self.info(f"step {step}: validation {file}")
 
     def resumed(self, step: int, measured: Container[int], every: int) -> None:
-        """Cut metrics.jsonl back to this step and say so."""
+        """Cut metrics.jsonl back to this step and say so, in the history too."""
         self._metrics.resumed(step, every)
         self._numbers.close()
         lines = self._run.metrics.read_text(encoding="utf-8").splitlines()
@@ -220,6 +220,8 @@ class LiveReporter(Reporter):
         self._numbers = self._run.metrics.open("a", encoding="utf-8", buffering=1)
         self.progress.step = step
         if step:
+            one = self.progress
+            history.append(self._run, [history.entry(history.RESUMED, one.uid, one.attempt, one.stage, step=step)])
             self.info(f"resuming from step {step}")
 
     def finished(self, result: Mapping[str, Any]) -> None:
@@ -294,12 +296,12 @@ class LiveReporter(Reporter):
     def _append(self, numbers: Mapping[str, Any]) -> None:
         self._guard()
         line = {"time": round(time.time(), 3), **{key: _number(value) for key, value in numbers.items()}}
-        with _named(self._run.metrics):
+        with naming(self._run.metrics):
             self._numbers.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _write_log(self, level: str, message: str) -> None:
         self._guard()
-        with _named(self._run.log):
+        with naming(self._run.log):
             self._log.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {level} {message}\n")
 
     def _guard(self) -> None:
@@ -319,16 +321,6 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """One record, one line of the log."""
         self._reporter._write_log(record.levelname, record.getMessage())
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the file in the error of a write that the volume refused: the system's own error names none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
 
 
 def _number(value: float) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from ltx2_job import history
 from ltx2_job.errors import ConfigError, Problem, Stopped
 from ltx2_job.fence import Fence, Owner
 from ltx2_job.reporter import LiveReporter, Reporter
@@ -190,6 +191,7 @@ def open_stage(
     ensure_same_run(run, resolved.dump(), stage.config.resume_from_checkpoint)
     write_json(run.plan, _read(files / "plan.json"))
     place.note_run(run_name, run)
+    history.append(run, [*history.handed(environ.get(history.VERDICTS, ""), uid), _begun(stage)])
     log = environ.get("LTX2JOB_TERMINATION_LOG")
     port = environ.get("LTX2JOB_PORT")
     stage.reporter = LiveReporter(
@@ -205,6 +207,17 @@ def open_stage(
     for correction in (*plan.corrections, *map(str, resolved.corrections)):
         stage.reporter.warn(correction)
     return stage
+
+
+def _begun(stage: Stage) -> history.Entry:
+    """What the history says of a stage's begin: on what, and under which memory plan."""
+    plan = stage.plan
+    if stage.name == "cache":
+        given = {"nodes": 1, "processes": 1, "cacheMemory": plan.cache_memory}
+    else:
+        given = {"nodes": plan.nodes, "processes": plan.processes, "memory": plan.memory}
+    event = history.STARTED[stage.name]
+    return history.entry(event, stage.uid, stage.attempt, stage.name, gpuClass=plan.gpu_class, **given)
 
 
 def ensure_same_run(run: RunFolder, dump: Mapping[str, Any], resume_from: str | None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltx2_job import exitcodes
+from ltx2_job import exitcodes, history
 from ltx2_job.endings import Ending, ending
 from ltx2_job.errors import ConfigError, JobError, Problem
 from ltx2_job.fence import Owner
@@ -65,6 +65,8 @@ def supervise(order: Order, arguments: Sequence[str], environ: Mapping[str, str]
         code = exitcodes.STOPPED  # killed (a second Ctrl-C, the end of the grace period) when all was on disk already
     message = known.get(code) or exitcodes.lookup(code).meaning
     written = _last_word(order, code, message, environ, main_node=layout.node == 0)
+    if layout.node == 0:
+        _note_end(order, code, message, environ)
     if written and code not in (exitcodes.OK, *known):
         print(f"error: {message}", file=sys.stderr)  # the workers could not say so themselves
     return code
@@ -142,6 +144,17 @@ def _last_word(order: Order, code: int, message: str, environ: Mapping[str, str]
     with contextlib.suppress(OSError):  # the exit code itself is the message that cannot be lost
         write_last_word(page, log, run if ours else None, order.attempt)
     return True
+
+
+def _note_end(order: Order, code: int, message: str, environ: Mapping[str, str]) -> None:
+    """One line of the run's history, by the one process of the attempt that knows how all of its workers ended."""
+    run = _run_folder(order)
+    if run is None or not _owns(run, order, environ):
+        return
+    step = _told(order).get("step") if order.stage == "train" else None
+    with contextlib.suppress(OSError):  # the exit code itself is the message that cannot be lost
+        end = history.ended(environ.get("LTX2JOB_UID", ""), order.attempt, order.stage, code, message, step)
+        history.append(run, [end])
 
 
 def _told(order: Order) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import select
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ltx2_job import transfer
+from ltx2_job import history, transfer
 from ltx2_job.errors import ConfigError, JobError, Problem
+from ltx2_job.runs import facts
 from ltx2_job.stage import StopFlag
 from ltx2_job.workspace import RunFolder, Workspace
 
@@ -66,6 +68,12 @@ def send(run: RunFolder, checkpoints: bool) -> None:
     except JobError as error:
         transfer.tell(pipe, error)
         raise
+
+
+def runs(found: Mapping[str, RunFolder], with_history: bool) -> None:
+    """Say what each run has come to (ltx2_job.runs.facts), with its history if that is wanted, in one message."""
+    pages = {name: facts(run) | ({"history": history.told(run)} if with_history else {}) for name, run in found.items()}
+    transfer.Talk(StandardPipe()).say({"runs": pages})
 
 
 def hold(idle: float) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class RunFolder:
     loss_png = property(lambda self: self.root / "loss.png")
     metrics = property(lambda self: self.root / "metrics.jsonl")
     log = property(lambda self: self.root / "log.txt")
+    history = property(lambda self: self.root / "history.jsonl")  # what happened to the run (history.py)
     attempt = property(lambda self: self.root / "attempt")
     attempts = property(lambda self: self.root / "attempts")
     result = property(lambda self: self.root / "result.json")
@@ -136,6 +138,16 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             error.filename = str(path)  # what a person knows; a failed write names no file at all
         raise
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in the error of a write that the volume refused: the system's own error names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sweep(run: RunFolder) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ltx2_job import history
 from ltx2_operator.api import GROUP, LTX2Training, Plan
 from ltx2_operator.settings import Settings
 
@@ -132,6 +133,13 @@ def identity(pod: Pod, context: Context) -> None:
     env(pod, "LTX2JOB_UID", context.training.metadata.uid)
     env(pod, "LTX2JOB_POD_UID", {"fieldRef": {"fieldPath": "metadata.uid"}})
     env(pod, "LTX2JOB_NODES", str(context.plan.nodes))
+
+
+def verdicts(pod: Pod, context: Context) -> None:
+    """How the attempts before this one ended, for the run's history on the volume. A look writes nothing there."""
+    ended = [one.dump() for one in context.training.status.attempts]
+    if ended and context.plan.stage != "look":
+        env(pod, history.VERDICTS, history.handed_on(ended))
 
 
 def no_api_access(pod: Pod, context: Context) -> None:

@@ -12,6 +12,7 @@ MODIFIERS: Final[tuple[Modifier, ...]] = (
     pods.metadata,
     pods.command,
     pods.identity,
+    pods.verdicts,
     pods.no_api_access,
     pods.restricted,
     pods.resources,

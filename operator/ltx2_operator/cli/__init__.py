@@ -24,7 +24,10 @@ VERBS: Final = {
     "check": ("checking", "look at manifest or config.json, model, clips and this machine, and train nothing"),
     "gpus": ("looking", "list the GPU classes and the GPUs of this machine"),
     "doctor": ("doctor", "say what here stands in the way of a training: versions, GPU, disk, hub, cluster"),
-    "ls": ("looking", "list the runs of a workspace"),
+    "ls": (
+        "listing",
+        "list the runs of a workspace or of a claim on a cluster, or tell what happened to one",
+    ),
     "configure": ("configure", "ask a few questions and write training.yaml"),
     "upload": ("uploading", "copy a folder of clips onto the volume of a training on a cluster"),
     "fetch": ("fetching", "bring LoRA, samples, plots and report of a training on a cluster to this machine"),
@@ -130,7 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = verb("doctor", "ltx2 doctor --workspace /data")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.epilog = f"{doctor.epilog}\n\nexit code: 0 if nothing is to be fixed, else 78"
-    ls = verb("ls", "ltx2 ls")
+    ls = verb("ls", "ltx2 ls fox\n  ltx2 ls --claim fox-data\n  ltx2 ls --claim fox-data fox")
+    ls.add_argument("name", nargs="?", metavar="NAME", help="this run alone, with its history")
+    text = "list what lies on this claim of a cluster, runs whose object was deleted as well (a folder of this machine)"
+    ls.add_argument("--claim", metavar="NAME", help=text)
+    ls.add_argument("--image", metavar="IMAGE", help="image of the pod that looks there (the one of the newest Job)")
+    _reach(ls)
     configure = verb("configure", "ltx2 configure --name fox --clips films --set learning_rate=5e-5")
     configure.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the manifest to write (training.yaml)")
     configure.add_argument("--guide", action="store_true", help="write config/config.json and its datasets instead")
@@ -159,9 +167,7 @@ def _cluster(upload: argparse.ArgumentParser, fetch: argparse.ArgumentParser, re
     upload.add_argument("dir", type=Path, metavar="DIR", help="folder of the clips, with its sub-folders")
     for one in (upload, fetch, retry):
         one.add_argument("name", metavar="NAME", help="name of the training, as in `kubectl get ltx2`")
-        one.add_argument("--kubeconfig", type=Path, metavar="FILE", help="as kubectl's (KUBECONFIG, ~/.kube/config)")
-        one.add_argument("--context", metavar="NAME", help="context of the kubeconfig (the current one)")
-        one.add_argument("-n", "--namespace", metavar="NAME", help="namespace of the training (the context's)")
+        _reach(one)
     text = "folder on the volume, under the workspace (the folder of the training's data set)"
     upload.add_argument("--to", metavar="DIR", help=text)
     fetch.add_argument("dir", type=Path, nargs="?", metavar="DIR", help="where to put the files (NAME)")
@@ -172,6 +178,13 @@ def _cluster(upload: argparse.ArgumentParser, fetch: argparse.ArgumentParser, re
         one.add_argument(
             "--image", metavar="IMAGE", help="image of the pod that copies (the one of the training's Jobs)"
         )
+
+
+def _reach(parser: argparse.ArgumentParser) -> None:
+    """Which cluster, and where in it."""
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="as kubectl's (KUBECONFIG, ~/.kube/config)")
+    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (the current one)")
+    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace of training and claim (the context's)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

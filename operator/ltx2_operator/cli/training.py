@@ -14,11 +14,12 @@ from typing import Any, Final
 from ltx2_job import exitcodes
 from ltx2_job.errors import UsageError
 from ltx2_job.finished import finished
+from ltx2_job.runs import newest_step
 from ltx2_job.workspace import read_json
 from ltx2_operator import accept, conditions, host, local, manifest
 from ltx2_operator.api import parse
 from ltx2_operator.cli import inputs, preflight, rendering
-from ltx2_operator.cli.words import newest_step, plan_lines, summary_lines
+from ltx2_operator.cli.words import plan_lines, summary_lines
 from ltx2_operator.doctor.hub import token_of
 from ltx2_operator.draft import Event
 from ltx2_operator.machine import as_machine, detect, free_port, host_memory

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx2_job.places import GEMMA_KEY, MODEL_KEY, Repository, place_of
+from ltx2_job.runs import newest_step
 from ltx2_job.workspace import RunFolder, read_json
 from ltx2_operator.accept import size_text
 from ltx2_operator.cli.inputs import Order
@@ -57,12 +58,6 @@ def plan_lines(order: Order, plan: Plan, cache_plan: Plan, port: int, download: 
         lines.append(f"  goes on    from step {step}")
     lines.append(f"  look       http://127.0.0.1:{port}/metrics and /progress while it runs; {shown(order.folder.log)}")
     return lines
-
-
-def newest_step(folder: RunFolder) -> int:
-    """The step of the newest complete checkpoint in a run's folder, 0 without one."""
-    names = (path.parent.name.removeprefix("step-") for path in folder.checkpoints.glob("step-*/manifest.json"))
-    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def datasets_text(order: Order) -> str:

@@ -39,17 +39,20 @@ class Source:
     tolerations: tuple[Mapping[str, Any], ...] = ()
 
 
-def source_of(cluster: Cluster, name: str, image: str | None) -> Source:
+def source_of(cluster: Cluster, name: str | None, image: str | None) -> Source:
     """As the newest Job of the training, where there is one: it knows the installation's registry and its Secrets.
+    Where the training is gone, or none is meant, any other's does.
 
     image: what --image names, in place of all others.
     """
     template: Mapping[str, Any] = {}
-    query = {"labelSelector": f"{TRAINING_LABEL}={name}"}
     path = f"/apis/batch/v1/namespaces/{cluster.namespace}/jobs"
     with contextlib.suppress(AuthError):
-        jobs = sorted(cluster.get(path, query)["items"], key=lambda job: job["metadata"]["creationTimestamp"])
-        template = jobs[-1]["spec"]["template"]["spec"] if jobs else {}
+        for selector in ([f"{TRAINING_LABEL}={name}"] if name else []) + [TRAINING_LABEL]:
+            jobs = cluster.get(path, {"labelSelector": selector})["items"]
+            if jobs:
+                template = max(jobs, key=lambda job: job["metadata"]["creationTimestamp"])["spec"]["template"]["spec"]
+                break
     container = (template.get("containers") or [{}])[0]
     return Source(
         image or container.get("image") or Settings().images["cpu"],
@@ -59,8 +62,10 @@ def source_of(cluster: Cluster, name: str, image: str | None) -> Source:
     )
 
 
-def manifest(training: str, claim: str, source: Source, owner: Body | None, *, read_only: bool) -> Body:
+def manifest(about: str, claim: str, source: Source, owner: Body | None, *, read_only: bool) -> Body:
     """The pod: restricted, without a token, and with next to no resources. It goes with its training's object.
+
+    about: the training, or the claim if that is all there is; its name goes into the pod's.
 
     It tolerates the taints of GPU nodes: a volume may be bound to one.
     """
@@ -84,12 +89,12 @@ def manifest(training: str, claim: str, source: Source, owner: Body | None, *, r
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": f"{training[:40]}-transfer-{secrets.token_hex(3)}",
+            "name": f"{about[:40].rstrip('-.')}-transfer-{secrets.token_hex(3)}",
             "labels": {
                 "app.kubernetes.io/name": "ltx2-transfer",
                 "app.kubernetes.io/part-of": "ltx2",
                 "app.kubernetes.io/managed-by": "ltx2",
-                FOR_LABEL: training[:63],
+                FOR_LABEL: about[:63].rstrip("-."),
             },
         },
         "spec": {
@@ -109,8 +114,8 @@ def manifest(training: str, claim: str, source: Source, owner: Body | None, *, r
         pod["spec"]["imagePullSecrets"] = [dict(one) for one in source.pull_secrets]
     pods.restrict(pod)
     if owner is not None:
-        about = {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
-        pod["metadata"]["ownerReferences"] = [{"apiVersion": API_VERSION, "kind": KIND, **about}]
+        named = {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+        pod["metadata"]["ownerReferences"] = [{"apiVersion": API_VERSION, "kind": KIND, **named}]
     return pod
 
 
