@@ -27,10 +27,7 @@ HANDED_LENGTH: Final = 400  # characters of a verdict's message there: ten verdi
 RESUMED: Final = "Resumed"
 ENDED: Final = "Ended"
 VERDICT: Final = "Verdict"
-STARTED: Final = {
-    "cache": "CacheStarted",
-    "train": "TrainingStarted",
-}  # by stage, in the words of the operator's events
+STARTED: Final = {"cache": "CacheStarted", "train": "TrainingStarted"}  # by stage, as the operator's events say it
 
 Entry = dict[str, Any]
 
@@ -82,8 +79,11 @@ def append(run: RunFolder, entries: Iterable[Entry]) -> None:
 
     They are on the disk when this returns. Raises OSError, which names the file, if the volume refuses.
     """
-    known = [identity(one) for one in read(run)]
-    fresh = [one for one in entries if identity(one) not in known]
+    known, fresh = [identity(one) for one in read(run)], []
+    for one in entries:
+        if identity(one) not in known:
+            known.append(identity(one))
+            fresh.append(one)
     if not fresh:
         return
     lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in fresh)

@@ -61,6 +61,7 @@ KINDS: Final = (
     _page("config.json", "cache"),
     _page("datasets.json", "cache"),
     _page("plan.json", "cache"),
+    Kind("history.jsonl", "cache", r"runs/run/history\.jsonl", "runs/run/history.jsonl"),
     _page("model.json", "cache"),
     Kind("video latents", "cache", "cache/video", "cache"),
     Kind("audio latents", "cache", "cache/audio", "cache", half="cache/audio/*/*"),

@@ -20,7 +20,7 @@ from ltx2_job.data.index import Index
 Contents = dict[str, str]
 """Path below the workspace -> sha256 of what a run left there, without times and without what only tells its story."""
 
-_STORY: Final = re.compile(r"runs/run/(log\.txt|attempt|attempts/.*)|cache/(memory\.sqlite|\.lock)")
+_STORY: Final = re.compile(r"runs/run/(log\.txt|history\.jsonl|attempt|attempts/.*)|cache/(memory\.sqlite|\.lock)")
 _PAGES: Final = ("config", "datasets", "plan", "model", "index", "report", "result")
 # What may differ between two runs that end alike: times, and who computed what.
 # A last measurement that a stop cut short is in metrics.jsonl and result.json, but came after its checkpoint.

@@ -12,33 +12,9 @@ import pytest
 from ltx2_job import transfer
 from ltx2_job.errors import DataError, UnavailableError
 from ltx2_job.transfer import OtherVersionError, RemoteError, Tally
+from peers import Peer
 
 CONTENT = {"a.mp4": b"first" * 200_000, "b/c.mp4": b"second", "b/c.txt": b"", "a b.txt": b"words"}
-
-
-class Peer:
-    """A process at the other end. spoil: changes what is written to it."""
-
-    def __init__(self, *arguments: str, spoil=lambda data: data):
-        command = [sys.executable, "-m", "ltx2_job.cli", *arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self._spoil, self.written = spoil, 0
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(self._spoil(data))
-        while view:
-            view = view[os.write(self.process.stdin.fileno(), view) :]
-        self.written += len(data)
-
-    def read(self) -> bytes:
-        return os.read(self.process.stdout.fileno(), transfer.CHUNK)
-
-    def ready(self) -> bool:
-        return False
-
-    def end(self) -> int:
-        self.process.communicate(timeout=60)
-        return self.process.returncode
 
 
 def write(folder: Path, content: dict[str, bytes] = CONTENT) -> dict[str, Path]:
