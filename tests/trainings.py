@@ -65,11 +65,12 @@ def context(
     settings: Settings | None = None,
     attempt: int = 1,
     avoid: list[str] | None = None,
+    status: dict[str, Any] | None = None,
     **spec: Any,
 ) -> Context:
     """What the pod's modifiers look at, for a training with these fields of spec; avoid: nodes where it crashed."""
     return Context(
-        training=parse(manifest(status={"avoidNodes": avoid or []}, **spec)),
+        training=parse(manifest(status={"avoidNodes": avoid or [], **(status or {})}, **spec)),
         plan=stage_plan or plan(),
         attempt=attempt,
         digest=DIGEST,

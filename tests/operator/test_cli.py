@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import stand_in_job
+from ltx2_job import history
 from ltx2_job.workspace import RunFolder, Workspace
 from ltx2_operator import machine
 from ltx2_operator.cli import PASSED_THROUGH, VERBS, main, preflight
@@ -180,6 +181,73 @@ def test_ls_says_how_far_a_paused_run_is(here, capfd, status, shown):
     (run / "training.json").write_text(json.dumps({"status": {"state": "Suspended", **status}}))
     assert main(["ls"]) == 0
     assert capfd.readouterr().out.splitlines()[1].split()[:3] == ["fox", "Suspended", shown]
+
+
+BROKEN = {"attempt": 1, "stage": "Train", "action": "Retry", "reason": "Killed", "exitCode": 137}
+
+
+def test_ls_tells_what_happened_to_a_run(here, capfd):
+    """Catches: an order of its own, a verdict of the object that is told twice or not, a run of another name."""
+    run = RunFolder(here / "runs/fox")
+    run.root.mkdir(parents=True)
+    (here / "runs/hen").mkdir()
+    first = {"uid": "u", "attempt": 1, "stage": "train", "time": "2026-11-22T10:00:00Z"}
+    plan = {"gpuClass": "l40s", "nodes": 2, "processes": 4, "memory": "bf16/resident/keep:24"}
+    verdict = BROKEN | {"message": "exit code 137, killed (SIGKILL)", "nodes": ["n1"], "time": "2026-11-22T10:00:09Z"}
+    later = {**first, "attempt": 2, "time": "2026-11-22T10:01:00Z"}
+    history.append(run, [first | plan | {"event": "TrainingStarted"}, history.verdict(verdict, "u")])
+    history.append(run, [later | plan | {"event": "TrainingStarted", "nodes": 1, "processes": 1}])
+    history.append(run, [later | {"event": "Resumed", "step": 500}])
+    last = BROKEN | {"attempt": 2, "message": "another", "reason": "Preempted", "time": "2026-11-22T10:02:00Z"}
+    state = {"metadata": {"uid": "u"}, "status": {"state": "Restarting", "attempts": [verdict, last]}}
+    (run.root / "training.json").write_text(json.dumps(state))
+    assert main(["ls", "fox"]) == 0
+    out = capfd.readouterr().out
+    assert "hen" not in out
+    rows = [line.split(maxsplit=3) for line in out.splitlines()]
+    assert rows[1][:2] == ["fox", "Restarting"] and rows[3] == ["TIME", "ATTEMPT", "STAGE", "WHAT"]
+    assert rows[4:] == [
+        ["2026-11-22T10:00:00Z", "1", "train",
+         "TrainingStarted: l40s, bf16/resident/keep:24, 2 nodes, 4 processes each"],
+        ["2026-11-22T10:00:09Z", "1", "train",
+         "operator: Retry, Killed: exit code 137, killed (SIGKILL) (on n1)"],
+        ["2026-11-22T10:01:00Z", "2", "train", "TrainingStarted: l40s, bf16/resident/keep:24"],
+        ["2026-11-22T10:01:00Z", "2", "train", "Resumed: goes on from step 500"],
+        ["2026-11-22T10:02:00Z", "2", "train", "operator: Retry, Preempted: another"],
+    ]  # fmt: skip
+    (run.root / "training.json").unlink()
+    history.append(run, [later | {"event": "Ended", "exitCode": 85, "reason": "Stopped", "message": "told", "step": 7}])
+    assert main(["ls", "fox"]) == 0
+    out = capfd.readouterr().out
+    assert re.search(r"^fox +Stopped ", out, re.MULTILINE)
+    assert out.splitlines()[-1].endswith("train  Stopped at step 7: told (exit code 85)")
+
+
+def test_ls_of_a_run_that_says_nothing_yet(here, capfd):
+    (here / "runs/hen").mkdir(parents=True)
+    assert main(["ls", "hen"]) == 0
+    assert "nothing is told of it yet" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["ls", "cow"], 66, "cow: no such run in runs; there: fox, hen; for one on a cluster name its claim, as in"),
+        (
+            ["ls", "fox", "-n", "film"],
+            64,
+            "--namespace: says which cluster, but not what to list there; name the claim",
+        ),
+        (["ls", "--image", "x"], 64, "--image: says which"),
+        (["ls", "--claim", "data", "--workspace", "runs"], 64, "--workspace: a folder of this machine, and --claim a"),
+        (["ls", "fox", "hen"], 64, "hen: not known to `ltx2 ls`, which takes NAME"),
+    ],
+)
+def test_what_ls_cannot_list_is_named(here, capfd, argv, code, words):
+    for name in ("fox", "hen"):
+        (here / "runs" / name).mkdir(parents=True)
+    assert main(argv) == code
+    assert words in capfd.readouterr().err
 
 
 def whole_checkpoint(folder, state):

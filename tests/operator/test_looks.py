@@ -2,8 +2,9 @@
 
 import pytest
 
+from ltx2_job import history
 from ltx2_operator.draft import CreateJob
-from simulated_cluster import Cluster, training, use_fakes
+from simulated_cluster import UID, Cluster, training, use_fakes
 
 RESULT = {"lora": "runs/fox/lora.safetensors", "finalLoss": 0.5, "steps": 2000}
 
@@ -178,6 +179,46 @@ def test_suspend_while_looking_and_while_waiting_for_data():
     cluster.spec(suspend=False)
     cluster.settle()
     assert created(cluster)[-1] == "fox-look-3"
+
+
+def verdicts_of(cluster):
+    """What each Job was told of the attempts before it: (stage, action, reason)."""
+    told = {}
+    for body in (action.body for action in cluster.log if isinstance(action, CreateJob)):
+        variables = {one["name"]: one.get("value") for one in body["spec"]["template"]["spec"]["containers"][0]["env"]}
+        found = history.handed(variables.get("LTX2JOB_VERDICTS", ""), UID)
+        told[body["metadata"]["name"]] = [(one["stage"], one["action"], one["reason"]) for one in found]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "verdict"),
+    [
+        (137, {"reason": "Error", "word": {}}, ("train", "Retry", "Killed")),
+        (80, {}, ("train", "LowerMemoryPlan", "GPUOutOfMemory")),
+        (85, {"disrupted": "EvictionByEvictionAPI", "word": {}}, ("train", "RetryUncounted", "Preempted")),
+    ],
+)
+def test_the_next_job_is_told_how_the_attempt_before_it_ended(code, how, verdict):
+    """It alone can write it on the volume. Catches: a verdict that no Job carries, and one of a stage that went on."""
+    cluster = Cluster(seen=False)
+    cluster.run_stage(66)  # no data yet: told as well
+    cluster.wait(10)
+    cluster.run_stage(0)
+    cluster.run_stage(0)
+    cluster.settle()
+    cluster.start()
+    cluster.settle()
+    cluster.end(code, **how)
+    cluster.settle()
+    cluster.wait(10)
+    cluster.settle()
+    assert verdicts_of(cluster) == {
+        "fox-look-1": [],
+        "fox-cache-1": [("look", "WaitForData", "WaitingForData")],
+        "fox-train-1": [("look", "WaitForData", "WaitingForData")],
+        "fox-train-2": [verdict],
+    }
 
 
 def test_one_machine_needs_no_look():

@@ -1,7 +1,10 @@
 """Each modifier of the pod template alone: what it adds, and that it follows a second value."""
 
+from typing import Any
+
 import pytest
 
+from ltx2_job import history
 from ltx2_operator import pods
 from ltx2_operator.settings import Settings
 from pod_parts import applied, container, env, mounts
@@ -56,6 +59,27 @@ def test_identity() -> None:
     assert one["LTX2JOB_UID"] == "0a1b-2c3d"
     assert one["LTX2JOB_POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
     assert (one["LTX2JOB_NODES"], two["LTX2JOB_NODES"]) == ("1", "2")
+
+
+def ended(*reasons: str) -> dict[str, Any]:
+    """The status of a training whose attempts ended for these reasons."""
+    fixed = {"stage": "Train", "action": "Retry", "time": "2026-11-22T10:00:00Z"}
+    told = [{"attempt": at, "reason": one, "message": f"why {one}", **fixed} for at, one in enumerate(reasons, 1)]
+    return {"attempts": told}
+
+
+def test_verdicts() -> None:
+    """The stages that write on the volume are told how the attempts before ended; a first attempt has nothing to tell."""
+    assert applied(pods.verdicts, context()) == {"spec": {"containers": [{"name": "job"}]}}
+    for reasons in (("Killed",), ("Killed", "Preempted")):
+        for stage in ("cache", "train"):
+            found = env(applied(pods.verdicts, context(plan(stage=stage), status=ended(*reasons))))
+            told = history.handed(found["LTX2JOB_VERDICTS"], "uid-1")
+            assert [(one["attempt"], one["stage"], one["action"], one["reason"]) for one in told] == [
+                (at, "train", "Retry", reason) for at, reason in enumerate(reasons, 1)
+            ]
+            assert [one["message"] for one in told] == [f"why {reason}" for reason in reasons]
+        assert env(applied(pods.verdicts, context(plan(stage="look"), status=ended(*reasons)))) == {}
 
 
 def test_no_api_access() -> None:
