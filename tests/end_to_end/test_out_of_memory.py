@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ltx2_job import history
+from ltx2_job.workspace import Workspace
+
 HERE = Path(__file__).parent
 LTX2 = str(Path(sys.executable).parent / "ltx2")
 # Bytes of live blocks of 64 KiB and more in a step: 16.9 million under keep:48, 11.4 million under keep:0.
@@ -86,6 +89,16 @@ def words(workspace, name):
     return [json.loads((folder / f"{number}.json").read_text()) for number in range(1, 1 + len(list(folder.iterdir())))]
 
 
+def story(workspace, name):
+    """A run's history: event, memory plan or action or step, exit code."""
+    told = history.read(Workspace(workspace).run(name))
+    said = [(one.get("memory") or "").rpartition("/")[2] or one.get("action") for one in told]
+    steps = [one.get("step") if one["event"] == "Resumed" else None for one in told]
+    return [
+        (one["event"], what or step, one.get("exitCode")) for one, what, step in zip(told, said, steps, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_training_goes_on_with_the_smaller_plan_at_the_checkpoint(rank, workspace, undisturbed):
     # Catches: an end that is taken for a host's out of memory or a lost peer, a plan that stays, a start from nothing.
@@ -101,6 +114,14 @@ def test_training_goes_on_with_the_smaller_plan_at_the_checkpoint(rank, workspac
     assert said.count("resuming from step 2") == 2 and "Traceback" not in said
     assert json.loads((workspace / f"runs/{name}/plan.json").read_text())["memory"] == "fp32/resident/keep:0"
     assert lora(workspace, name) == undisturbed
+    assert story(workspace, name) == [
+        ("CacheStarted", None, None),
+        ("Ended", None, 0),
+        *(("TrainingStarted", "keep:48", None), ("Ended", None, 80), ("Verdict", "LowerMemoryPlan", 80)),
+        *(("TrainingStarted", "keep:24", None), ("Resumed", 2, None), ("Ended", None, 80)),
+        ("Verdict", "LowerMemoryPlan", 80),
+        *(("TrainingStarted", "keep:0", None), ("Resumed", 2, None), ("Ended", None, 0)),
+    ]
 
 
 def test_where_no_smaller_plan_is_left_it_ends_and_says_what_to_change(workspace):

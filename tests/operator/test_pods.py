@@ -69,7 +69,7 @@ def ended(*reasons: str) -> dict[str, Any]:
 
 
 def test_verdicts() -> None:
-    """The stages that write on the volume are told how the attempts before ended; a first attempt has nothing to tell."""
+    """The stages that write on the volume are told how the attempts before ended; a first one has nothing to tell."""
     assert applied(pods.verdicts, context()) == {"spec": {"containers": [{"name": "job"}]}}
     for reasons in (("Killed",), ("Killed", "Preempted")):
         for stage in ("cache", "train"):
