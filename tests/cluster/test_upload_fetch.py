@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from cluster.containers import first_process
 from cluster.harness.certificates import write_kubeconfig
 from cluster.harness.cluster import Cluster
 from cluster.installed import Installed
+from ltx2_job import history
 from ltx2_job.exitcodes import AUTH, CONFIG, DATA, NO_INPUT, STOPPED, STORAGE, USAGE
+from ltx2_job.workspace import RunFolder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("job_image")]
 
@@ -158,6 +161,67 @@ def test_a_run_that_failed_goes_on_when_its_cause_is_gone(
     assert operator.status("oops", restricted)["attempt"] == attempt + 1
     assert "oops has not failed: it is Succeeded" in editor.types("retry", "oops", code=USAGE)
     assert "there: oops" in editor.types("retry", "ops", code=NO_INPUT)
+
+
+def test_a_run_that_is_gone_is_told_from_beginning_to_end(
+    cluster: Cluster, operator: Installed, restricted: str, editor: Editor, inputs: Path, tmp_path: Path
+) -> None:
+    """Its first attempt is killed before it can say a word, it ends, its object is deleted: the claim still tells."""
+    steps, every = 600, 50
+    obj = manifest("gone", {"size": "1Gi"}, max_train_steps=steps, checkpoint_step_interval=every)
+    obj["spec"]["retries"] = 2
+    operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=obj)
+    operator.wait_for(lambda: operator.status("gone", restricted).get("waits", 0) > 0, "a look that finds no clips")
+    editor.types("upload", str(inputs / "models"), "gone", "--to", "models")
+    editor.types("upload", str(inputs / "datasets/videos"), "gone")
+    run = RunFolder(cluster.claim_folder(restricted, "gone-data") / "runs/gone")
+    operator.wait_for(lambda: any(run.checkpoints.glob("*/manifest.json")), "a checkpoint")
+    os.kill(first_process(cluster, "gone"), signal.SIGKILL)
+    (killed,) = operator.objects("pod", restricted, "ltx2.dev/training=gone,ltx2.dev/stage=train,ltx2.dev/attempt=1")
+    node = killed["spec"]["nodeName"]
+    operator.condition("gone", restricted, "Succeeded")
+    assert operator.status("gone", restricted)["attempt"] == 2
+    told = history.read(run)
+    assert [(one["event"], one["attempt"], one["stage"], one.get("exitCode")) for one in told] == [
+        ("Verdict", 1, "look", NO_INPUT),
+        ("CacheStarted", 1, "cache", None),
+        ("Ended", 1, "cache", 0),
+        ("TrainingStarted", 1, "train", None),
+        ("Verdict", 1, "train", 137),
+        ("TrainingStarted", 2, "train", None),
+        ("Resumed", 2, "train", None),
+        ("Ended", 2, "train", 0),
+    ]
+
+    operator.kubectl("delete", "ltx2training", "gone", "-n", restricted)
+    operator.wait_for(lambda: not operator.names("job", restricted), "the end of its Jobs")
+    listed = [line.split() for line in editor.types("ls", "--claim", "gone-data").splitlines()]
+    assert listed[1][:3] == ["gone", "Succeeded", f"{steps}/{steps}"]
+    said = editor.types("ls", "gone", "--claim", "gone-data").splitlines()
+    assert said[1].split()[:3] == ["gone", "Succeeded", f"{steps}/{steps}"]
+    lines = [line.split(maxsplit=3) for line in said[4:] if line.startswith("20")]
+    assert [(time, attempt, stage) for time, attempt, stage, _ in lines] == [
+        (one["time"], str(one["attempt"]), one["stage"]) for one in told
+    ]
+    words = [what for *_, what in lines]
+    assert words[0].startswith("operator: WaitForData, WaitingForData: exit code 66")
+    assert words[1:] == [
+        "CacheStarted: cpu, VAE and text encoder on the device",
+        "Completed: done (exit code 0)",
+        "TrainingStarted: cpu, fp32/resident/keep:48",
+        f"operator: Retry, Killed: exit code 137, killed (SIGKILL) (on {node})",
+        "TrainingStarted: cpu, fp32/resident/keep:48",
+        f"Resumed: goes on from step {told[6]['step']}",
+        f"Completed at step {steps}: done (exit code 0)",
+    ]
+    assert 0 < told[6]["step"] < steps and told[6]["step"] % every == 0
+    editor.types("fetch", "gone", "later", "--claim", "gone-data")
+    for name in ("history.jsonl", "metrics.jsonl", "report.json", "lora.safetensors"):
+        assert sha256(tmp_path / "later" / name) == sha256(run.root / name)
+    missing = editor.types("ls", "went", "--claim", "gone-data", code=NO_INPUT)
+    assert "claim gone-data: no run went lies on it" in missing
+    assert "claim none: there is none in namespace" in editor.types("ls", "--claim", "none", code=NO_INPUT)
+    no_transfer_pod(operator, restricted)
 
 
 def test_a_claim_without_room_says_how_much_and_keeps_nothing(

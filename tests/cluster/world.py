@@ -11,6 +11,7 @@ from typing import Any
 
 from ltx2_operator.pods import UID
 
+from .containers import first_process, is_of
 from .harness.client import KubectlFailed
 from .harness.cluster import Cluster
 from .installed import Installed
@@ -201,24 +202,11 @@ class World:
 
     def first_process(self, name: str, stage: str = "train") -> int:
         """The pid, on this machine, of the first process of a run's container."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                status = (folder / "status").read_text()
-            except OSError:
-                continue
-            inside = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
-            ours = len(inside) > 1 and inside[-1] == "1" and stage.encode() in words and name.encode() in words
-            if ours and self.namespace_of(int(folder.name)):
-                return int(folder.name)
-        raise AssertionError(f"no first process of {name}")
+        return first_process(self.cluster, name, stage)
 
     def namespace_of(self, pid: int) -> bool:
         """Whether a process is one of this cluster's."""
-        try:
-            return self.cluster.name in Path(f"/proc/{pid}/cgroup").read_text()
-        except OSError:
-            return False
+        return is_of(self.cluster, pid)
 
     def put_clips(self, folder: str) -> None:
         """What `ltx2 upload` does: clips appear in a folder of the workspace."""

@@ -23,7 +23,7 @@ KNOWN = {
 }  # fmt: skip
 # What kubectl and helm do without an API server.
 OFFLINE = re.compile(r"(kubectl kustomize|helm (template|lint|package|show|dependency|version))\b")
-ON_A_CLUSTER = re.compile(r"ltx2 (upload|fetch|retry)\b")
+ON_A_CLUSTER = re.compile(r"ltx2 (upload|fetch|retry|ls( \w+)? --claim)\b")
 INSTALLERS = re.compile(r"(pip install|make setup|apt-get install)\b")
 LONG = re.compile(
     r"(make (test|test-[a-z]+|lint|cluster|cluster-down|images)|python benchmarks/[a-z_]+\.py|(docker|podman) build)\b"

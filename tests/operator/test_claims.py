@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from ltx2_job import history
-from ltx2_job.errors import AuthError
+from ltx2_job.errors import AuthError, NoInputError
 from ltx2_job.workspace import RunFolder
 from ltx2_operator.cli import claims, main
 from ltx2_operator.remote import pod
+from ltx2_operator.runtime.client import NotFound
 from peers import Peer
 from trainings import manifest
 
+OWNER = {"metadata": {"name": "fox", "uid": "uid-1"}}
 JOBS = "/apis/batch/v1/namespaces/film/jobs"
 TRAININGS = "/apis/ltx2.dev/v1alpha1/namespaces/film/ltx2trainings"
 
@@ -156,6 +158,21 @@ def test_the_pod_is_as_the_newest_job_of_the_run_or_else_of_any(ls):
     assert ls.bodies[-1]["spec"]["imagePullSecrets"] == [{"name": "of-hen"}]
     ls(FakeCluster(), "--claim", "films")
     assert ls.bodies[-1]["spec"]["containers"][0]["image"].startswith("ltx2/job-cpu:")
+
+
+def test_a_claim_that_a_user_names_is_not_waited_for(monkeypatch):
+    """Nobody makes it. Catches: a minute of silence for a typo; one that the operator makes is waited for."""
+
+    class Empty(FakeCluster):
+        def get(self, path, query=None):
+            raise NotFound(404, "NotFound", path)
+
+    monkeypatch.setattr(pod, "CLAIM_SECONDS", 0.0)
+    said: list[str] = []
+    for owner, words in ((None, "there is none in namespace film; `kubectl get pvc"), (OWNER, "the operator makes it")):
+        body = pod.manifest("fox", "nope", pod.Source("x"), owner, read_only=True)
+        with pytest.raises(NoInputError, match=words), pod.running(Empty(), body, said.append):
+            pass
 
 
 @pytest.mark.parametrize("about", ["a" * 39 + ".b", "a" * 62 + ".b", "films"])

@@ -127,7 +127,7 @@ def running(cluster: Cluster, body: Body, say: Say) -> Iterator[str]:
     OtherVersionError.
     """
     claim = body["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
-    _require_claim(cluster, claim, say)
+    _require_claim(cluster, claim, say, awaited="ownerReferences" in body["metadata"])
     name = body["metadata"]["name"]
     try:
         cluster.create(core(cluster, "pods"), body)
@@ -137,13 +137,17 @@ def running(cluster: Cluster, body: Body, say: Say) -> Iterator[str]:
         cluster.delete(core(cluster, "pods", name), {"gracePeriodSeconds": 5, "propagationPolicy": "Background"})
 
 
-def _require_claim(cluster: Cluster, claim: str, say: Say) -> None:
+def _require_claim(cluster: Cluster, claim: str, say: Say, *, awaited: bool) -> None:
+    """See that the claim is there. awaited: the operator is about to make it; else a user has named it."""
     until, told = time.monotonic() + CLAIM_SECONDS, False
     while True:
         try:
             cluster.get(core(cluster, "persistentvolumeclaims", claim))
             return
         except NotFound:
+            if not awaited:
+                where = f"in namespace {cluster.namespace}; `kubectl get pvc -n {cluster.namespace}` lists what is"
+                raise NoInputError(f"claim {claim}: there is none {where}") from None
             if time.monotonic() >= until:
                 raise NoInputError(
                     f"claim {claim}: there is none in namespace {cluster.namespace}; the operator makes it where "
