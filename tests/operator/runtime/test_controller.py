@@ -118,6 +118,16 @@ def test_a_refused_job_is_tried_less_and_less_often_and_the_same_words_are_told_
     assert place.refused[-1] == ""
 
 
+def test_after_a_pause_the_same_words_are_told_again():
+    place = opened()
+    place.refusal = "Job fox-look-1 was refused: exceeded quota: few"
+    for paused in (False, True, False):
+        place.obj["spec"]["suspend"] = paused
+        for _ in range(3):
+            place.controller.look(KEY)
+    assert [step.split()[0] for step in place.steps].count("FailedCreate") == 2
+
+
 def test_a_refused_job_does_not_hold_up_the_end_of_its_deadline():
     place = opened()
     place.obj["spec"]["startDeadlineSeconds"] = 100
