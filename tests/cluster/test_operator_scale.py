@@ -82,6 +82,7 @@ def test_a_spread_has_the_middle_and_the_tail() -> None:
     assert parts.spread(range(1, 101))["p95"] == 96
 
 
+@pytest.mark.full
 @pytest.mark.cluster
 def test_the_benchmark_on_a_handful_of_trainings(tmp_path: Path) -> None:
     if os.geteuid() != 0:
