@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-kill test-cluster-full cluster cluster-down images lint format setup generate lock clean help
+.PHONY: demo test test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -54,6 +54,10 @@ TERMS ?= 100
 SEED ?= 1
 test-kill: .venv/ready ## break 300 runs (kill -9, SIGTERM, full volume) and compare their ends; KILLS=200 TERMS=100 SEED=1
 	@cd tests && ../$(BIN)/python -m kills.campaign --kills $(KILLS) --terms $(TERMS) --seed $(SEED)
+
+RUNS ?= 50
+soak: .venv/ready ## an hour or two: trainings on a cluster that is disturbed all the time; RUNS=50 SEED=1
+	@cd tests && ../$(BIN)/python -m cluster.soak --runs $(RUNS) --seed $(SEED)
 
 IMAGES ?= operator job-cpu
 images: .venv/ready ## build the images with podman, as the tests do; IMAGES="operator job-cpu" (docs/images.md)

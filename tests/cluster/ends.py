@@ -1,11 +1,11 @@
 """Every way in which a pod ends, and what must follow: the table that test_ends.py causes for real."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import deeds
 from .harness.cluster import BOX_IMAGE
 from .world import World, pod_template
 
@@ -94,13 +94,12 @@ def _kill_first(world: World, name: str) -> None:
 
 def _delete_pod(world: World, name: str) -> None:
     world.started(name)
-    world.kubectl("delete", "pod", world.pod(name)["metadata"]["name"], "--wait=false")
+    deeds.delete_pod(world, world.pod(name)["metadata"]["name"])
 
 
 def _supersede(world: World, name: str) -> None:
     world.started(name)
-    page = {"uid": "another", "attempt": 9, "podUid": "another", "startTime": "2026-11-22T10:00:00.000000+00:00"}
-    (world.volume.folder / "runs" / name / "attempt").write_text(json.dumps(page))
+    deeds.supersede(world, name)
 
 
 def _upload(world: World, name: str) -> None:

@@ -1,9 +1,6 @@
 """What nodes and users do to a training, and what must follow: the table that test_interruptions.py causes for real."""
 
-import contextlib
 import json
-import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +9,8 @@ from typing import Any
 
 from ltx2_job.exitcodes import SUPERSEDED
 
+from . import deeds
 from .ends import AGAIN, DONE, FAIL, RETRY, SAVE, WAIT
-from .installed import DEPLOYMENT, NAMESPACE
 from .queue_stand_in import Queue
 from .world import CONFIG, World, pod_template, training
 
@@ -69,19 +66,12 @@ class Interruption:
 
 def _drain(world: World, name: str) -> None:
     world.started(name)
-    node = world.pod(name)["spec"]["nodeName"]
-    try:
-        world.cluster.kubectl("drain", node, f"--pod-selector=ltx2.dev/training={name}", "--delete-emptydir-data")
-    finally:
-        world.cluster.kubectl("uncordon", node)
+    deeds.drain(world, name, world.pod(name)["spec"]["nodeName"])
 
 
 def _evict(world: World, name: str) -> None:
     world.started(name)
-    pod = world.pod(name)["metadata"]["name"]
-    wish = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": world.namespace}}
-    path = f"/api/v1/namespaces/{world.namespace}/pods/{pod}/eviction"
-    world.cluster.kubectl("create", "--raw", path, "-f", "-", manifest=wish)
+    deeds.evict(world, world.pod(name)["metadata"]["name"])
 
 
 def _crash_twice(world: World, name: str) -> None:
@@ -136,7 +126,7 @@ NODES = (
 
 def _force_delete(world: World, name: str) -> None:
     world.started(name)
-    world.kubectl("delete", "pod", world.pod(name)["metadata"]["name"], "--force", "--grace-period=0", "--wait=false")
+    deeds.force_delete_pod(world, world.pod(name)["metadata"]["name"])
 
 
 def _delete_job(world: World, name: str) -> None:
@@ -156,9 +146,7 @@ def _recreate(world: World, name: str) -> None:
     world.started(name)
     old = world.uid(name)
     world.behave(name, {})
-    world.kubectl("delete", "ltx2training", name)
-    world.make(name)
-    new = world.uid(name)
+    new = deeds.recreate(world, name)
     assert new != old
     world.wait(name, lambda: "Restarting" in world.recorder.reasons(name, "Running", new), "waits for the old pod")
     said = world.recorder.reasons(name, "Running", new)["Restarting"]
@@ -169,9 +157,7 @@ def _repeat(world: World, name: str) -> None:
     """The equal run, made again: its result lies on the volume."""
     world.over(name)
     first = world.uid(name)
-    world.kubectl("delete", "ltx2training", name)
-    world.make(name)
-    again = world.uid(name)
+    again = deeds.recreate(world, name)
     assert again != first
     world.over(name, again)
     stages = {pod["metadata"]["labels"]["ltx2.dev/stage"] for pod in world.recorder.of("Pod", name, uid=again)}
@@ -298,27 +284,14 @@ PAUSES = (
 # ------------------------------------------------------------------------------------------------- the operator is gone
 
 
-def _kill_operator(world: World) -> None:
-    """kill -9 of its process on the node; the kubelet starts another in the same pod."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            ours = b"operator" in words and any(word.endswith(b"/ltx2") for word in words)
-            if ours and world.namespace_of(int(folder.name)):
-                os.kill(int(folder.name), signal.SIGKILL)
-                return
-    raise AssertionError("no process of the operator")
-
-
 def _kill_in_stage(world: World, name: str) -> None:
     world.started(name)
-    _kill_operator(world)
+    deeds.kill_operator(world)
 
 
 def _delete_between(world: World, name: str) -> None:
     world.wait(name, lambda: "nextAttemptTime" in world.status(name), "the time between")
-    label = f"--selector=app.kubernetes.io/name={DEPLOYMENT}"
-    world.cluster.kubectl("delete", "pod", "-n", NAMESPACE, label, "--force", "--grace-period=0", "--wait=false")
+    deeds.delete_operator(world)
 
 
 QUIET = ("evicted", "pod-forced", "job-deleted", "recreated", "suspended-not", "suspended-train", "queued")

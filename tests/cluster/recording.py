@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import kubernetes
 import pytest
+import urllib3
 
 from .harness.client import api_client
 
@@ -61,7 +62,7 @@ class Recorder:
     def _watch(self, kind: str) -> None:
         version = "0"
         while not self._over.is_set():
-            with contextlib.suppress(kubernetes.client.ApiException, OSError):
+            try:
                 stream = kubernetes.watch.Watch().stream(
                     self._lists[kind], resource_version=version, timeout_seconds=30
                 )
@@ -70,6 +71,10 @@ class Recorder:
                     version = found["metadata"]["resourceVersion"]
                     self.versions[kind].append(found)
                     self._changes.append((event["type"], found))
+            except kubernetes.client.ApiException:
+                version = "0"  # too old: once more what there is
+            except (urllib3.exceptions.HTTPError, OSError):
+                self._over.wait(0.5)  # no server
 
     def of(self, kind: str, training: str, **labels: str) -> list[dict[str, Any]]:
         """Every version of a training's Jobs or pods; labels by their last part (stage, attempt)."""

@@ -14,13 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import budgets
 from ltx2_job import history
 from ltx2_job.workspace import Workspace
 
-HERE = Path(__file__).parent
 LTX2 = str(Path(sys.executable).parent / "ltx2")
-# Bytes of live blocks of 64 KiB and more in a step: 16.9 million under keep:48, 11.4 million under keep:0.
-BETWEEN = 14_000_000
 CACHE = 300_000  # less than the text encoder needs
 
 pytestmark = [
@@ -47,13 +45,7 @@ def undisturbed(workspace):
 
 
 def budget(folder, rank, most, after):
-    """The library for LD_PRELOAD with its numbers compiled in."""
-    library = folder / f"budget-{rank}.so"
-    names = {"RANK": f'"{rank}"', "BYTES": most, "AFTER": f'"{after}"', "PEAK": f'"{folder}/peak"'}
-    defines = [f"-DBUDGET_{name}={value}" for name, value in names.items()]
-    command = ["gcc", "-O2", "-shared", "-fPIC", *defines, "-o", library, HERE / "budget.c", "-ldl", "-lpthread"]
-    subprocess.run(command, check=True)
-    return library
+    return budgets.build(folder / f"budget-{rank}.so", rank, most, after, folder / "peak")
 
 
 def run(workspace, name, library=None, expect=0, **spec):
@@ -103,7 +95,9 @@ def story(workspace, name):
 def test_training_goes_on_with_the_smaller_plan_at_the_checkpoint(rank, workspace, undisturbed):
     # Catches: an end that is taken for a host's out of memory or a lost peer, a plan that stays, a start from nothing.
     name = f"rank-{rank}"
-    said = run(workspace, name, budget(workspace, rank, BETWEEN, workspace / f"runs/{name}/checkpoints/step-0000002"))
+    said = run(
+        workspace, name, budget(workspace, rank, budgets.BETWEEN, workspace / f"runs/{name}/checkpoints/step-0000002")
+    )
     first, second, last = words(workspace, name)
     assert [word["exitCode"] for word in (first, second, last)] == [80, 80, 0]
     for word, plan in ((first, "keep:48"), (second, "keep:24")):  # two blocks: 24 keeps as many as 48
@@ -125,7 +119,7 @@ def test_training_goes_on_with_the_smaller_plan_at_the_checkpoint(rank, workspac
 
 
 def test_where_no_smaller_plan_is_left_it_ends_and_says_what_to_change(workspace):
-    library = budget(workspace, 0, BETWEEN, workspace / "runs/pinned/checkpoints/step-0000002")
+    library = budget(workspace, 0, budgets.BETWEEN, workspace / "runs/pinned/checkpoints/step-0000002")
     said = run(workspace, "pinned", library, expect=80, memory="fp32/resident/keep:48")
     assert len(words(workspace, "pinned")) == 1
     assert "no smaller memory plan is left" in said and "smaller resolution" in said and "Traceback" not in said

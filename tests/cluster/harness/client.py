@@ -58,6 +58,11 @@ class Kubectl:
         return json.loads(self("get", *arguments, "-o", "json"))
 
 
+def ready(kubectl: Kubectl) -> bool:
+    """Whether the API server says that it is ready."""
+    return kubectl.run("get", "--raw", "/readyz").returncode == 0
+
+
 def api_client(kubeconfig: Path) -> kubernetes.client.ApiClient:
     """The official client with a connection pool of its own."""
     return kubernetes.config.new_client_from_config(str(kubeconfig))

@@ -1,20 +1,22 @@
 """A whole cluster in namespaces of its own: control plane, two nodes, DNS, services, images."""
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from . import binaries, cgroups, devices, images, provisioner, registry
-from .client import Kubectl
+from .client import Kubectl, ready
 from .control_plane import ControlPlane, Place, bring_up
 from .namespace import Namespace, open_namespace
 from .node import BRIDGE, BRIDGE_ADDRESS, PAUSE_IMAGE, Node
-from .processes import Process, wait
+from .processes import Process, absent, wait
 
 API_PORT = 6443
 BOX_IMAGE = "localhost/box:1"
@@ -106,6 +108,16 @@ class Cluster:
         assert self.plane is not None
         node.start_kubelet(self.plane)
         self._save()
+
+    @contextlib.contextmanager
+    def without_server(self) -> Iterator[None]:
+        """etcd and the API server killed for the time of the body, then started again as they were."""
+        plane = self.plane
+        assert plane is not None, "only by who has brought the cluster up"
+        down = [one for one in plane.processes if one.name in ("etcd", "kube-apiserver")]
+        with absent(down, self.namespace.start, self.folder / "logs", lambda: ready(self.kubectl)) as again:
+            yield
+        plane.processes = [again.get(each, each) for each in plane.processes]
 
     def forward(self, port: int, name: str) -> tuple[Process, int]:
         """Let this machine's loopback reach a port of the namespace's; returns the forwarder and the port here."""

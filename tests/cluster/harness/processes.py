@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,30 @@ def start(name: str, command: list[str], log: Path, **options: Any) -> Process:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
         )
     return Process.of(name, child.pid)
+
+
+@contextlib.contextmanager
+def absent(
+    processes: Sequence[Process],
+    launch: Callable[[str, list[str], Path], Process],
+    logs: Path,
+    ready: Callable[[], bool],
+) -> Iterator[dict[Process, Process]]:
+    """Kill processes for the time of the body, the last first; then start them as they were and wait for the last one.
+
+    Afterwards the dictionary has the new process of each. Raises StartFailed.
+    """
+    commands = [Path(f"/proc/{one.pid}/cmdline").read_text().split("\0")[:-1] for one in processes]
+    again: dict[Process, Process] = {}
+    for one in reversed(processes):
+        one.kill()
+    try:
+        yield again
+    finally:
+        for one, command in zip(processes, commands, strict=True):
+            again[one] = launch(one.name, command, logs / f"{one.name}.log")
+        last = processes[-1].name
+        wait(last, ready, logs / f"{last}.log", again[processes[-1]])
 
 
 def wait(what: str, ready: Callable[[], bool], log: Path, process: Process, patience: float = 60) -> None:

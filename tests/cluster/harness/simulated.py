@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from . import alone, binaries
-from .client import Kubectl
+from .client import Kubectl, ready
 from .control_plane import ControlPlane
 from .devices import AMD, NVIDIA
-from .processes import Process, wait
+from .processes import Process, absent
 
 POD_ADDRESSES = "127.96.0.1/12"
 NODE_ADDRESS = "127.95.0.1"
@@ -61,15 +61,9 @@ class Simulated:
     def without_server(self) -> Iterator[None]:
         """etcd and the API server killed for the time of the body, then started again as they were."""
         down = [one for one in self.processes if one.name in ("etcd", "kube-apiserver")]
-        commands = [Path(f"/proc/{one.pid}/cmdline").read_text().split("\0")[:-1] for one in down]
-        for one in reversed(down):
-            one.kill()
-        yield
-        for one, command in zip(down, commands, strict=True):
-            log = self.folder / "logs" / f"{one.name}.log"
-            again = alone.start_bound(one.name, command, log)
-            self.processes = tuple(again if each is one else each for each in self.processes)
-        wait("the API server", lambda: self.kubectl.run("get", "--raw", "/readyz").returncode == 0, log, again)
+        with absent(down, alone.start_bound, self.folder / "logs", lambda: ready(self.kubectl)) as again:
+            yield
+        self.processes = tuple(again.get(each, each) for each in self.processes)
 
     def end(self) -> None:
         """End every process, the last started first. Idempotent."""
