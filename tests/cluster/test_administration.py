@@ -31,9 +31,13 @@ QUICK = {"leaseSeconds": 3, "renewSeconds": 2, "retrySeconds": 1}
 
 
 @pytest.fixture
-def two(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """Two namespaces for trainings."""
+def two(cluster: Cluster, operator: Installed) -> Iterator[tuple[str, str]]:
+    """Two namespaces for trainings, which the operator's list has and has not in turn.
+
+    helm takes its rights there before the old pod has ended, which may look once more.
+    """
     with pod_namespace(cluster.kubectl) as one, pod_namespace(cluster.kubectl) as other:
+        operator.taken.update((one, other))
         yield one, other
 
 

@@ -14,6 +14,7 @@ from cluster.harness import cluster as clusters
 from cluster.harness.binaries import cache_folder
 from cluster.harness.namespace import TUNABLES
 from cluster.harness.processes import Process, children
+from patience import until
 
 pytestmark = pytest.mark.cluster
 NAME = f"swept-{os.getpid()}"
@@ -58,7 +59,14 @@ def inside(first: int) -> list[Process]:
         pid = todo.pop()
         found.add(pid)
         todo += [child for child in children(pid) if child not in found]
-    return [Process.of(str(pid), pid) for pid in found]
+    return [Process.of(_command(pid), pid) for pid in found]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:80]
+    except OSError:
+        return ""
 
 
 def _namespace(pid: str) -> str:
@@ -89,7 +97,7 @@ def test_down_leaves_nothing(cluster: clusters.Cluster) -> None:
         assert ["/box", "sleep", "600", ""] in commands and groups, "the comparison looks at nothing"
     finally:
         clusters.down(NAME)
-    assert not [process.name for process in during if process.alive]
+    until(lambda: not [process for process in during if process.alive], f"the end of {during}")
     assert grown(before) == {}
     assert cluster.kubectl("get", "nodes")
 
