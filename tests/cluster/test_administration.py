@@ -83,6 +83,7 @@ def test_two_releases_share_a_cluster(cluster: Cluster, operator: Installed, two
     cluster.kubectl("delete", "namespace", second, "--wait=false")
 
 
+@pytest.mark.full
 def test_the_list_of_namespaces_changes(operator: Installed, two: tuple[str, str]) -> None:
     """One more, and one less: what is left alone stays as it is, and is looked at when it is back."""
     one, other = two

@@ -298,6 +298,7 @@ def test_people_with_edit_make_trainings_and_people_with_view_look(release: Rele
 # ----------------------------------------------------------------------------------------------------------- with nodes
 
 
+@pytest.mark.full
 def test_helm_test_asks_the_running_operator(operator: Installed) -> None:
     """Once with what is there, once with a port where nothing listens: a test that cannot fail says nothing."""
     done = operator.helm("test", RELEASE, "--logs")

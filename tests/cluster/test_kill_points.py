@@ -62,11 +62,8 @@ def _between(status: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("moment", "seconds"),
     [
-        pytest.param(_in_train, 10, id="train-10"),
-        *(
-            pytest.param(moment, 60, id=f"{name}-60", marks=pytest.mark.full)
-            for name, moment in (("cache", _in_cache), ("train", _in_train), ("between", _between))
-        ),
+        pytest.param(moment, 60, id=f"{name}-60", marks=pytest.mark.full)
+        for name, moment in (("cache", _in_cache), ("train", _in_train), ("between", _between))
     ],
 )
 def test_a_run_comes_through_without_api_server_and_etcd(

@@ -107,6 +107,7 @@ def test_an_exit_code_is_a_verdict_and_another_attempt(
     assert installed.condition("owl", "ml", "Failed")["reason"] == "DataError"
 
 
+@pytest.mark.full
 def test_a_page_is_read_while_a_pod_runs_until_it_is_told_to_end(
     simulated_nodes: Simulated, operator: Operator, installed: Installed, pages: int
 ) -> None:

@@ -114,6 +114,7 @@ def store(cluster: Cluster, inputs: Path, tmp_path: Path) -> Iterator[str]:
     process.kill()
 
 
+@pytest.mark.full
 def test_clips_of_an_object_store_make_the_lora_of_those_on_the_volume(
     operator: Installed, restricted: str, volume: Volume, store: str, tmp_path: Path
 ) -> None:
