@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -14,3 +16,21 @@ def until(true: Callable[[], Any], what: str, patience: float = 30) -> Any:
         assert time.monotonic() < end, f"{what}: not within {patience} s"
         time.sleep(0.1)
     return found
+
+
+@contextmanager
+def every(seconds: float, act: Callable[[], Any]) -> Iterator[None]:
+    """Call it again and again, with a pause before each call, in a thread for the time of the body."""
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -56,6 +56,12 @@ def training(name: str, image: str, **spec: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ends(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The conditions with which a training has ended for good: none, or one."""
+    found = status.get("conditions") or []
+    return [one for one in found if one["type"] in ("Succeeded", "Failed") and one["status"] == "True"]
+
+
 @dataclass
 class World:
     """The namespace, its volumes, and what was seen in it."""
@@ -113,14 +119,7 @@ class World:
 
     def over(self, name: str, uid: str = "") -> None:
         """Wait until a training has ended for good; uid: this very object."""
-
-        def ended() -> bool:
-            return any(
-                one["type"] in ("Succeeded", "Failed") and one["status"] == "True"
-                for one in self.status(name, uid).get("conditions") or []
-            )
-
-        self.wait(name, ended, "the end")
+        self.wait(name, lambda: ends(self.status(name, uid)), "the end")
 
     def row(self, name: str, cause: str, stage: str = "train", claim: str = "data") -> dict[str, Any]:
         """What was seen of one training that has ended: its first attempt's stage, and what followed."""
@@ -129,9 +128,7 @@ class World:
         first = recorder.verdict(name, 1, stage)
         starts = [start["step"] for start in self.starts(name, claim=claim) if start["node"] == 0]
         plans = [start["memory"] for start in self.starts(name, stage, claim) if start["node"] == 0]
-        final = next(
-            one for one in status["conditions"] if one["type"] in ("Succeeded", "Failed") and one["status"] == "True"
-        )
+        final = ends(status)[0]
         return {
             "cause": cause,
             "job": recorder.job_end(name, stage, 1),
@@ -160,11 +157,15 @@ class World:
         """A user edits the training."""
         self.kubectl("patch", "ltx2training", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
+    def types(self, verb: str, *words: str) -> None:
+        """A command of `ltx2` about this namespace. Raises AssertionError with what it said if it fails."""
+        where = ["--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace]
+        done = subprocess.run([LTX2, verb, *where, *words], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"ltx2 {verb}: {done.returncode}: {done.stdout}{done.stderr}"
+
     def retry(self, name: str) -> None:
         """`ltx2 retry`, and wait until the operator has seen it."""
-        where = ["--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace]
-        done = subprocess.run([LTX2, "retry", *where, name], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
+        self.types("retry", name)
         self.wait(name, lambda: "Restarting" in self.recorder.reasons(name, "Failed"), "another attempt")
 
     def refused(self, name: str, spec: dict[str, Any], said: str) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from ltx2_job import history
 from ltx2_job.workspace import Workspace, read_page
+from stories import KILLED_ONCE, outline
 
 LTX2 = str(Path(sys.executable).parent / "ltx2")
 STEPS, EVERY = 400, 20
@@ -67,15 +68,7 @@ def test_a_run_whose_first_attempt_was_killed_is_told_from_beginning_to_end(work
     said = command.communicate(timeout=300)[0]
     assert command.returncode == 0, said
     told = history.read(run)
-    assert [(one["event"], one["attempt"], one["stage"], one.get("exitCode")) for one in told] == [
-        ("CacheStarted", 1, "cache", None),
-        ("Ended", 1, "cache", 0),
-        ("TrainingStarted", 1, "train", None),
-        ("Verdict", 1, "train", 137),
-        ("TrainingStarted", 2, "train", None),
-        ("Resumed", 2, "train", None),
-        ("Ended", 2, "train", 0),
-    ]
+    assert outline(told) == KILLED_ONCE
     assert (told[3]["action"], told[3]["reason"]) == ("Retry", "Killed")
     assert 0 < told[5]["step"] < STEPS and told[5]["step"] % EVERY == 0
     assert told[6]["step"] == STEPS and [one["time"] for one in told] == sorted(one["time"] for one in told)

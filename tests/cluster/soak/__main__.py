@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,11 @@ import budgets
 from clips import demo_clips
 from ltx2_job.models.tiny import write_tiny
 from ltx2_operator.pods import UID, WORKSPACE
+from patience import every
 
 from ..harness import build_images, cluster
 from ..harness.binaries import Missing
+from ..harness.client import KubectlFailed
 from ..installed import DEPLOYMENT, IMAGES, NAMESPACE, Installed, pod_namespace
 from ..queue_stand_in import suspending
 from ..recording import Recorder
@@ -29,7 +30,7 @@ from ..volumes import Volume, make_volume
 from ..world import LTX2, World, training
 from . import remains
 from .campaign import Soak, summary
-from .faults import admitting
+from .faults import admit
 from .runs import BUDGETS, VARIANTS, Run, plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder, _world(Path(folder), options.name) as world:
             soak = _soak(world, plan(options.runs, options.seed), Path(folder), options.seed, log)
-            with _watched(soak):
+            with every(SAMPLE_SECONDS, lambda: soak.tell(operator=remains.footprint(world), quietly=True)):
                 soak.go()
             _look_at_what_is_left(soak, Path(folder))
     except Missing as why:
@@ -82,10 +83,15 @@ def _world(folder: Path, name: str) -> Iterator[World]:
         ):
             volumes = {"data": make_volume(made, namespace, inputs, size="1Gi", kind="limited")}
             world = World(made, operator, namespace, volumes, recorder, IMAGES["job-cpu"])
-            with admitting(world):
+            with every(1, lambda: _admit(world)):
                 yield world
     finally:
         cluster.down(name)
+
+
+def _admit(world: World) -> None:
+    with contextlib.suppress(KubectlFailed):  # the Job is gone meanwhile, or there is no server
+        admit(world)
 
 
 def _soak(world: World, runs: list[Run], folder: Path, seed: int, log: Path) -> Soak:
@@ -124,24 +130,6 @@ def _undisturbed(folder: Path, volume: Volume, variants: Sequence[str]) -> None:
         print(f"undisturbed: {name}", flush=True)
 
 
-@contextlib.contextmanager
-def _watched(soak: Soak) -> Iterator[None]:
-    """The size of the operator's process into the log, again and again."""
-    over = threading.Event()
-
-    def sample() -> None:
-        while not over.wait(SAMPLE_SECONDS):
-            soak.tell(operator=remains.footprint(soak.world), quietly=True)
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def _look_at_what_is_left(soak: Soak, folder: Path) -> None:
     """Compare the operator with a fresh one, delete all trainings, and look for what should have gone."""
     world = soak.world
@@ -155,8 +143,7 @@ def _look_at_what_is_left(soak: Soak, folder: Path) -> None:
     runs = {run.name: run.variant for run in soak.runs}
     found = []
     for claim, volume in world.volumes.items():
-        mine = runs | {"": claim}
-        found += [f"{claim}: {name}" for name in remains.files(volume.folder, folder / "reference", mine)]
+        found += [f"{claim}: {name}" for name in remains.files(volume.folder, folder / "reference", runs)]
     soak.tell(left="files", problems=found)
     world.kubectl("delete", "ltx2training", "--all", "--timeout=120s", "--wait=true")
     with contextlib.suppress(AssertionError):

@@ -17,7 +17,7 @@ from typing import Any
 from ..harness.client import KubectlFailed
 from ..harness.processes import StartFailed
 from ..volumes import Volume
-from ..world import LTX2, World
+from ..world import World, ends
 from .faults import FAULTS, OPERATOR, Fault, Missed, targets
 from .runs import Run
 
@@ -98,8 +98,8 @@ class Soak:
     def _retry(self, name: str, failed: str, end: float) -> None:
         """`ltx2 retry`, once what has brought the failure about is gone."""
         with self._breaking:
-            _insist(lambda: self._types("retry", name))
-        _until(lambda: _final(self.world.status(name)) != failed, end, f"{name}: the retry")
+            _insist(lambda: self.world.types("retry", name))
+        self._wait(lambda: _final(self.world.status(name)) != failed, name, "the retry", end)
 
     def _wait_for_end(self, run: Run, end: float) -> tuple[str, str, str]:
         """(type, reason, message) of the condition that ends a run of today's object of this name."""
@@ -110,8 +110,12 @@ class Soak:
             found[:] = _ends(self.world.status(run.name, uid)) if uid else []
             return bool(found)
 
-        _until(ended, end, lambda: f"the end: {json.dumps(self.world.status(run.name))}")
+        self._wait(ended, run.name, "the end", end)
         return found[0]
+
+    def _wait(self, holds: Callable[[], bool], name: str, what: str, end: float) -> None:
+        left = max(1.0, end - time.monotonic())
+        self.world.operator.wait_for(holds, f"{name}: {what}", lambda: json.dumps(self.world.status(name)), left)
 
     def _uid(self, name: str) -> str:
         """Of the object that was made last."""
@@ -122,21 +126,16 @@ class Soak:
     def _upload(self, name: str) -> None:
         """What a user types whose claim is empty, again and again where the cluster is disturbed."""
         world = self.world
+        bound = ("wait", f"pvc/{name}-data", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+        _insist(lambda: world.kubectl(*bound))
         _insist(lambda: world.volumes.update({f"{name}-data": self._claim(name)}))
-        for folder, to in (("models", "models"), ("datasets/videos", "datasets/videos")):
-            _insist(
-                lambda folder=folder, to=to: self._types("upload", str(world.volume.inputs / folder), name, "--to", to)
-            )
+        for folder in ("models", "datasets/videos"):
+            words = (str(world.volume.inputs / folder), name, "--to", folder)
+            _insist(lambda words=words: world.types("upload", *words))  # type: ignore[misc]
 
     def _claim(self, name: str) -> Volume:
         return Volume(f"{name}-data", self.world.cluster.claim_folder(self.world.namespace, f"{name}-data"),
                       self.world.volume.inputs)  # fmt: skip
-
-    def _types(self, verb: str, *words: str) -> None:
-        where = ["--kubeconfig", str(self.world.cluster.kubeconfig), "-n", self.world.namespace]
-        done = subprocess.run([LTX2, verb, *where, *words], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise KubectlFailed((verb, *words), done.returncode, done.stdout + done.stderr)
 
     def _problems(self, run: Run, reason: str, message: str) -> list[str]:
         """What is not as it must be at the end of a run."""
@@ -219,12 +218,12 @@ class Soak:
 
 def _ends(status: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The condition that ends a run, if it has ended: done, failed, or refused for what it asks."""
-    return [
-        (one["type"], one["reason"], one["message"])
+    refused = [
+        one
         for one in status.get("conditions") or []
-        if (one["type"] in ("Succeeded", "Failed") and one["status"] == "True")
-        or (one["type"] == "Accepted" and one["status"] == "False" and one["reason"] == "InvalidConfig")
+        if (one["type"], one["status"], one["reason"]) == ("Accepted", "False", "InvalidConfig")
     ]
+    return [(one["type"], one["reason"], one["message"]) for one in [*ends(status), *refused]]
 
 
 def _numbers(run: Path) -> list[dict[str, Any]]:
@@ -241,13 +240,6 @@ def _moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _until(holds: Callable[[], bool], end: float, what: str | Callable[[], str]) -> None:
-    while not holds():
-        if time.monotonic() > end:
-            raise AssertionError(f"waited in vain for {what if isinstance(what, str) else what()}")
-        time.sleep(0.5)
-
-
 def _insist(act: Callable[[], Any], seconds: float = 240) -> None:
     """Again and again while the cluster is out of order."""
     end = time.monotonic() + seconds
@@ -255,7 +247,7 @@ def _insist(act: Callable[[], Any], seconds: float = 240) -> None:
         try:
             act()
             return
-        except (KubectlFailed, subprocess.TimeoutExpired) as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             if "already exists" in str(error):  # only the answer was lost
                 return
             if time.monotonic() > end:

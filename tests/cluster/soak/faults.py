@@ -4,10 +4,8 @@ import json
 import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +13,8 @@ from clients import CHART
 from ltx2_operator.children import QUEUE_LABEL
 
 from .. import deeds
-from ..harness.client import KubectlFailed
 from ..installed import RELEASE
-from ..world import World
+from ..world import World, ends
 from .runs import QUEUE
 
 POD, TRAINING, JOB, OPERATOR, CLUSTER = "pod", "training", "job", "operator", "cluster"
@@ -218,7 +215,7 @@ def targets(world: World, needs: str) -> list[Target]:
         return [
             Target(one["metadata"]["name"], claims[one["metadata"]["name"]])
             for one in world.operator.objects("ltx2trainings", world.namespace)
-            if not _ended(one)
+            if not ends(one.get("status") or {})
         ]
     kind = "pods" if needs == POD else "jobs"
     found = world.operator.objects(kind, world.namespace, "ltx2.dev/training,ltx2.dev/stage")
@@ -243,33 +240,12 @@ def _running(obj: dict[str, Any]) -> bool:
     return bool(status.get("active")) and not obj["spec"].get("suspend")
 
 
-def _ended(training: dict[str, Any]) -> bool:
-    conditions = (training.get("status") or {}).get("conditions") or []
-    return any(one["type"] in ("Succeeded", "Failed") and one["status"] == "True" for one in conditions)
-
-
-@contextmanager
-def admitting(world: World) -> Iterator[None]:
-    """A queue that admits every Job of its own as soon as it can, for the time of the body."""
-    over = threading.Event()
-
-    def admit() -> None:
-        while not over.wait(1):
-            try:
-                waiting = [
-                    one["metadata"]["name"]
-                    for one in world.operator.objects("jobs", world.namespace, f"{QUEUE_LABEL}={QUEUE}")
-                    if one["spec"].get("suspend") and "deletionTimestamp" not in one["metadata"]
-                ]
-                for name in waiting:
-                    world.kubectl("patch", "job", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": False}}))
-            except KubectlFailed:
-                continue  # gone meanwhile, or no server
-
-    thread = threading.Thread(target=admit, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def admit(world: World) -> None:
+    """What a queue does that has room for all: every Job of its own may go on."""
+    waiting = [
+        one["metadata"]["name"]
+        for one in world.operator.objects("jobs", world.namespace, f"{QUEUE_LABEL}={QUEUE}")
+        if one["spec"].get("suspend") and "deletionTimestamp" not in one["metadata"]
+    ]
+    for name in waiting:
+        world.kubectl("patch", "job", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": False}}))

@@ -52,7 +52,7 @@ def _generalised(name: Path, runs: dict[str, str]) -> tuple[str, ...]:
 
 
 def footprint(world: World) -> dict[str, Any]:
-    """The operator's process now: resident MiB, threads, open files, seconds of processor time."""
+    """The operator's process now: resident MiB, threads, open files."""
     process = next(deeds.operators(world), None)
     if process is None:
         return {}
