@@ -373,7 +373,7 @@ def run_files(root: Path, checkpoints: bool) -> dict[str, Path]:
     folder = "checkpoints/"
     found = {name: path for name, path in listed(root).items() if not name.startswith(folder)}
     if checkpoints:
-        for marker in sorted((root / "checkpoints").glob("*/manifest.json")):
+        for marker in sorted((root / "checkpoints").glob("step-*/manifest.json")):
             files = listed(marker.parent)
             order = sorted(files, key=lambda name: (name == marker.name, name))
             found |= {f"{folder}{marker.parent.name}/{name}": files[name] for name in order}

@@ -176,7 +176,7 @@ def test_a_run_that_is_gone_is_told_from_beginning_to_end(
     editor.types("upload", str(inputs / "models"), "gone", "--to", "models")
     editor.types("upload", str(inputs / "datasets/videos"), "gone")
     run = RunFolder(cluster.claim_folder(restricted, "gone-data") / "runs/gone")
-    operator.wait_for(lambda: any(run.checkpoints.glob("*/manifest.json")), "a checkpoint")
+    operator.wait_for(lambda: any(run.checkpoints.glob("step-*/manifest.json")), "a checkpoint")
     os.kill(first_process(cluster, "gone"), signal.SIGKILL)
     (killed,) = operator.objects("pod", restricted, "ltx2.dev/training=gone,ltx2.dev/stage=train,ltx2.dev/attempt=1")
     node = killed["spec"]["nodeName"]

@@ -50,7 +50,7 @@ def typed(workspace, *words):
 
 def kill_without_a_word(run, command):
     """The launcher of the train stage and its worker, once a checkpoint is there."""
-    while not list(run.checkpoints.glob("*/manifest.json")):
+    while not list(run.checkpoints.glob("step-*/manifest.json")):
         assert command.poll() is None, command.communicate()
         time.sleep(0.005)
     (process,) = read_page(run.root / "training.json")["processes"]

@@ -156,7 +156,7 @@ def test_two_uploads_of_one_file_do_not_mix(here: Path, there: Path) -> None:
 
 @pytest.fixture
 def run(there: Path) -> Path:
-    """A run's folder with a complete and an incomplete checkpoint."""
+    """A run's folder with a complete checkpoint, an incomplete one, and one that is being written."""
     root = there / "runs/fox"
     write(
         root,
@@ -168,6 +168,7 @@ def run(there: Path) -> Path:
             "checkpoints/step-0000002/state.json": b"s",
             "checkpoints/step-0000002/manifest.json": b"m",
             "checkpoints/step-0000004/state.json": b"s",
+            "checkpoints/.writing-step-0000006/manifest.json": b"m",
             ".lora.tmp": b"half",
         },
     )
