@@ -166,13 +166,14 @@ def requests_of(account: str, audit_log: Path, since: int = 0) -> list[dict[str,
 
 
 def refusals(account: str, audit_log: Path, since: int, taken: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The requests that were refused for lack of a right. A full quota and a namespace that goes answer 403, too.
+    """The requests that were refused for lack of a right. A full quota, a namespace that goes, and a definition that
+    the server's owner check does not know yet (it looks every 30 s) answer 403, too.
 
     taken: namespaces that are not looked at.
     """
     answers = [request for request in requests_of(account, audit_log, since) if request["code"] == 403]
     answers = [request for request in answers if request["where"].partition("/")[0] not in taken]
-    others = ("is being terminated", "exceeded quota")
+    others = ("is being terminated", "exceeded quota", "cannot find RESTMapping")
     return [request for request in answers if not any(words in request["said"] for words in others)]
 
 

@@ -113,7 +113,7 @@ class Controller:
         waits = self._act(obj, outcome)
         again = outcome.requeue_after
         if again == 0 and not written:
-            again = 1.0
+            again = 1.0 if waits is None else None  # at once, but for what was refused
         held = self._writer.held_back(str(obj["metadata"]["uid"]))
         return _earliest(again, waits, held, self._pending_again(key, outcome.status, observed, now))
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ltx2_operator.draft import CreateJob
+from ltx2_operator.draft import CreateJob, DryRunJob
 from ltx2_operator.metrics import Metrics
 from ltx2_operator.observed import Observed
 from ltx2_operator.runtime.controller import Controller
@@ -66,6 +66,8 @@ class Place:
         self._step(type(action).__name__)
         if self.refusal and isinstance(action, CreateJob):
             raise NotNow(self.refusal, "FailedCreate")
+        if self.refusal and isinstance(action, DryRunJob):
+            raise NotNow(self.refusal)
 
     def held_back(self, uid):
         return None
@@ -116,6 +118,22 @@ def test_a_refused_job_is_tried_less_and_less_often_and_the_same_words_are_told_
     place.refusal = "Job fox-look-1 was refused: exceeded quota: fewer"
     assert place.controller.look(KEY) == 10
     assert place.refused[-1] == ""
+
+
+def test_a_trial_that_cannot_be_made_yet_is_tried_less_and_less_often():
+    """An API server's admission may not know a new definition for half a minute."""
+    place = Place()
+    place.obj["spec"]["podTemplate"] = {"metadata": {"annotations": {"team": "foxes"}}}
+    place.refusal = "LTX2Training has only just been defined"
+    waits = []
+    for _ in range(4):
+        waits.append(place.controller.look(KEY))
+        if waits[-1]:
+            place.now += timedelta(seconds=waits[-1])
+    assert waits == [0, 10, 20, 40]
+    place.refusal = ""
+    place.controller.look(KEY)
+    assert place.steps.count("DryRunJob") == 5
 
 
 def test_after_a_pause_the_same_words_are_told_again():
