@@ -1,15 +1,17 @@
 """What thousands of trainings cost the operator: `python benchmarks/operator_scale.py` (as root, about an hour).
 
 A control plane with simulated nodes (tests/cluster/harness/simulated.py), the chart's objects, 5,000 LTX2Trainings of
-which 2,000 have a running Job whose pod answers with a progress page, the others have finished. The operator is a
-process of its own with one processor and 512 MiB (a control group), under the chart's service account and settings.
+which 2,000 have a running Job whose pod answers with a progress page, 500 wait for GPUs that no node has, the others
+have finished. The operator is a process of its own with one processor and 512 MiB (a control group), under the chart's
+service account and settings.
 
 - first pass, three times: from the start of the process until it has looked at every training
 - reaction, while all runs make steps: from a Job's end to the write of the training's status; requests per change, from
   the API server's audit log. Half of the pods succeed, half fail and get another attempt
 - idle: all runs stand still; what is written then, and what it costs
 
-`--trainings 200 --running 80 --idle 30` is a quick look. Writes operator_scale.json, .log and .md into --results.
+`--trainings 200 --running 80 --waiting 20 --idle 30` is a quick look. Writes operator_scale.json, .log and .md into
+--results.
 """
 
 import argparse
@@ -52,11 +54,11 @@ class Log:
 
 def fill(world: World, arguments: argparse.Namespace, log: Log) -> None:
     """Create the trainings and let an operator without limits bring them to where they shall be."""
-    world.create(arguments.trainings, arguments.running)
+    share = parts.Share(arguments.trainings, arguments.running, arguments.waiting)
+    world.create(share)
     log(f"{arguments.trainings} trainings are created")
     operator = Operator(world, "filling", None, **FASTER)
-    wanted = {"Running": arguments.running, "Succeeded": arguments.trainings - arguments.running}
-    while (states := _states(world, log)) != {key: count for key, count in wanted.items() if count}:
+    while (states := _states(world, log)) != share.states:
         log(f"filling: {dict(states)}")
         if operator.process.poll() is not None or states["Rejected"] or states["Failed"]:
             sys.exit(f"the operator has ended, or refuses trainings: {operator.log.read_text()[-2000:]}")
@@ -133,8 +135,9 @@ def idle(world: World, arguments: argparse.Namespace, operator: Operator, log: L
 def measure(arguments: argparse.Namespace, log: Log) -> dict[str, Any]:
     """All of it; returns the figures."""
     result: dict[str, Any] = {
-        "trainings": arguments.trainings, "running": arguments.running, "cores": os.cpu_count(),
-        "python": platform.python_version(), "load": [round(os.getloadavg()[0], 2)], "first_pass": [],
+        "trainings": arguments.trainings, "running": arguments.running, "waiting": arguments.waiting,
+        "cores": os.cpu_count(), "python": platform.python_version(), "load": [round(os.getloadavg()[0], 2)],
+        "first_pass": [],
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="operator-scale-") as folder:
         limits = Limits()
@@ -186,13 +189,14 @@ def table(result: dict[str, Any], command: str) -> str:
     rows += [
         ("processor while all runs make steps", f"{reaction['processors']:.0%} of one", "-"),
         (f"writes in {rest['seconds']} s in which nothing changes", json.dumps(rest["writes"]), "none"),
+        ("reads meanwhile", json.dumps(rest["reads"]), "-"),
         ("processor meanwhile", f"{rest['processors']:.0%} of one", "-"),
         ("resident at the end, MiB", str(rest["mib"]["now"]), "-"),
     ]
     loads = f"load average {min(result['load'])} to {max(result['load'])}"
     head = (
         f"# What {result['trainings']:,} trainings cost the operator\n\n`{command}`: {result['running']:,} of them "
-        "run; "
+        f"run, {result['waiting']:,} wait for GPUs; "
         f"the operator has one processor and 512 MiB. {result['cores']} cores for it, the control plane and the "
         f"simulated nodes, Python {result['python']}, {loads}. Of several runs the best one comes first.\n\n"
     )
@@ -205,6 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trainings", type=int, default=5000)
     parser.add_argument("--running", type=int, default=2000, help="of them, with a running Job")
+    parser.add_argument("--waiting", type=int, default=500, help="of them, with a pod that fits on no node")
     parser.add_argument("--runs", type=int, default=3, help="how often the first pass is measured")
     parser.add_argument("--changes", type=int, default=100, help="pods that are made to end")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two of them")

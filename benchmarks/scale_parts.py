@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -39,13 +39,36 @@ PAGE = 500
 # --------------------------------------------------------------------------------------------------------- the cluster
 
 
-def training(name: str, runs: bool) -> dict[str, Any]:
-    """One of a real size, on one H100, whose train pod runs on and on, or which lies finished on its volume."""
+class Share(NamedTuple):
+    """How many trainings there are, how many of them run, and how many wait for a GPU that no node has."""
+
+    trainings: int
+    running: int
+    waiting: int
+
+    def state(self, number: int) -> str:
+        """The state that a training shall be in; those that run come first, then those that wait."""
+        if number < self.running:
+            return "Running"
+        return "Waiting" if number < self.running + self.waiting else "Succeeded"
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many in which."""
+        return dict(Counter(map(self.state, range(self.trainings))))
+
+
+def training(name: str, state: str) -> dict[str, Any]:
+    """One of a real size: on an H100, where its train pod runs on and on; on an H200 that no node has; or finished,
+    with its result on its volume.
+    """
     manifest = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
     manifest["metadata"] = {"name": name, "labels": {"team": "films"}}
-    annotations = {f"{ASK}train": "240h"} if runs else {f"{ASK}result": f"runs/{name}/lora.safetensors"}
+    done = {f"{ASK}result": f"runs/{name}/lora.safetensors"}
+    annotations = done if state == "Succeeded" else {f"{ASK}train": "240h"}
     manifest["spec"] |= {
-        "gpu": {"class": "h100-80g"}, "storage": {"claimName": "data"}, "retries": 20,
+        "gpu": {"class": "h200" if state == "Waiting" else "h100-80g"}, "storage": {"claimName": "data"}, "retries": 20,
+        "startDeadlineSeconds": 24 * 3600,
         "podTemplate": {"metadata": {"annotations": annotations}},
     }  # fmt: skip
     manifest["spec"]["config"] |= {"pretrained_model_name_or_path": "Lightricks/LTX-2", "max_train_steps": 100_000}
@@ -87,15 +110,15 @@ class World:
         finally:
             plane.end()
 
-    def create(self, trainings: int, running: int) -> None:
-        """Let users apply them: so many that run on, the rest was trained before."""
+    def create(self, share: Share) -> None:
+        """Let users apply them."""
 
         def one(number: int) -> None:
-            manifest = training(name_of(number), number < running)
+            manifest = training(name_of(number), share.state(number))
             self.api.request("POST", TRAININGS.path(space_of(number)), body=manifest)
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(one, range(trainings)))
+            list(pool.map(one, range(share.trainings)))
 
     def states(self) -> Counter[str]:
         """How many trainings are in which state."""

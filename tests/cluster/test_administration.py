@@ -52,6 +52,7 @@ def seen(operator: Installed, name: str, namespace: str) -> None:
     operator.condition(name, namespace, "Accepted", status="False")
 
 
+@pytest.mark.full
 def test_two_releases_share_a_cluster(cluster: Cluster, operator: Installed, two: tuple[str, str]) -> None:
     """Each looks after its namespaces, with its own account; the second goes and the first does not notice."""
     mine, theirs = two
@@ -100,6 +101,7 @@ def test_the_list_of_namespaces_changes(operator: Installed, two: tuple[str, str
             seen(operator, "bear", one)
 
 
+@pytest.mark.full
 def test_a_namespace_of_the_list_that_is_deleted_stops_no_other(
     cluster: Cluster, operator: Installed, two: tuple[str, str]
 ) -> None:

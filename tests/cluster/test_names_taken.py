@@ -21,6 +21,7 @@ def told(world: World, words: str) -> dict[str, Any]:
     return next((one for one in found if one["reason"] == "NameTaken" and words in one["note"]), {})
 
 
+@pytest.mark.full
 def test_a_job_and_a_service_of_somebody_else_are_waited_for(
     cluster: Cluster, operator: Installed, stand_in: str, inputs: Path, restricted: str
 ) -> None:

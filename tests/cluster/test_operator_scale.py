@@ -93,8 +93,8 @@ def test_the_benchmark_on_a_handful_of_trainings(tmp_path: Path) -> None:
         assert not os.environ.get("TEST_REQUIRE_CLUSTER"), why
         pytest.skip(str(why))
     few = {
-        "trainings": 8, "running": 4, "runs": 1, "changes": 2, "pause": 0.5, "warm": 2, "after": 6, "settle": 45,
-        "idle": 5,
+        "trainings": 9, "running": 4, "waiting": 2, "runs": 1, "changes": 2, "pause": 0.5, "warm": 2, "after": 6,
+        "settle": 45, "idle": 5,
     }  # fmt: skip
     command = [sys.executable, str(ROOT / "benchmarks" / "operator_scale.py"), "--results", str(tmp_path)]
     command += [f"--{key}={value}" for key, value in few.items()]

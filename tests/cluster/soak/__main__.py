@@ -133,6 +133,7 @@ def _undisturbed(folder: Path, volume: Volume, variants: Sequence[str]) -> None:
 def _look_at_what_is_left(soak: Soak, folder: Path) -> None:
     """Compare the operator with a fresh one, delete all trainings, and look for what should have gone."""
     world = soak.world
+    world.operator.ready()
     old = remains.footprint(world)
     world.cluster.kubectl("rollout", "restart", f"deployment/{DEPLOYMENT}", "-n", NAMESPACE)
     world.operator.ready()
