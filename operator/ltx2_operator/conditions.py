@@ -88,6 +88,12 @@ def is_true(conditions: Sequence[Condition], kind: str) -> bool:
     return condition is not None and condition.get("status") == TRUE
 
 
+def is_false(conditions: Sequence[Condition], kind: str) -> bool:
+    """Whether a condition stands at False."""
+    condition = get_condition(conditions, kind)
+    return condition is not None and condition.get("status") == FALSE
+
+
 def reason_of(conditions: Sequence[Condition], kind: str) -> str:
     """The reason of a condition, or an empty string."""
     condition = get_condition(conditions, kind)

@@ -131,8 +131,7 @@ class Draft:
 
     def false(self, kind: str) -> bool:
         """Whether a condition stands at False in the draft."""
-        condition = conditions.get_condition(self.status["conditions"], kind)
-        return condition is not None and condition["status"] == FALSE
+        return conditions.is_false(self.status["conditions"], kind)
 
     def reason(self, kind: str) -> str:
         """The reason of a condition in the draft."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ltx2_operator import attempts
+from ltx2_operator.conditions import is_false
 from ltx2_operator.draft import Event
 from ltx2_operator.metrics import Metrics
 from ltx2_operator.observed import DryRun, Observed, Outcome, job_finished
@@ -15,7 +16,7 @@ from ltx2_operator.reconcile import reconcile
 from ltx2_operator.runtime.client import ApiError
 from ltx2_operator.runtime.lease import LeaseLost
 from ltx2_operator.runtime.observing import Watcher, is_pending
-from ltx2_operator.runtime.pacing import Refusals, Waiting
+from ltx2_operator.runtime.pacing import OLD_AFTER, Refusals, Waiting
 from ltx2_operator.runtime.queue import Key, KeyedQueue
 from ltx2_operator.runtime.reflector import Store
 from ltx2_operator.runtime.telling import Teller
@@ -115,7 +116,10 @@ class Controller:
         if again == 0 and not written:
             again = 1.0 if waits is None else None  # at once, but for what was refused
         held = self._writer.held_back(str(obj["metadata"]["uid"]))
-        return _earliest(again, waits, held, self._pending_again(key, outcome.status, observed, now))
+        pending = self._pending_again(key, outcome.status, observed, now)
+        if again and is_false(outcome.status.get("conditions") or [], "Accepted"):
+            again = max(again, self._waiting.again(key, OLD_AFTER))  # what it lacks may never come
+        return _earliest(again, waits, held, pending)
 
     def _act(self, obj: Mapping[str, Any], outcome: Outcome) -> float | None:
         """Do what was decided, in order, as far as it can be done; seconds until what could not is tried again."""

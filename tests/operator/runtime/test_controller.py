@@ -30,7 +30,7 @@ class Killed(BaseException):
 class Place:
     """A controller whose every step is written down, and that dies at one of them."""
 
-    def __init__(self):
+    def __init__(self, requests_per_second=50.0):
         self.steps, self.dies_at = [], ""
         self.now, self.seen, self.refusal, self.refused = START, Observed(), "", []
         self.trainings = Store()
@@ -39,8 +39,9 @@ class Place:
         self.pages = self
         queue = KeyedQueue()
         self.controller = Controller(
-            self.trainings, self, self, self, queue, Settings(), Metrics(), 50.0, now=lambda: self.now
-        )
+            self.trainings, self, self, self, queue, Settings(), Metrics(), requests_per_second,
+            now=lambda: self.now,
+        )  # fmt: skip
 
     def observe(self, obj, dry_run, refused=""):
         self.refused.append(refused)
@@ -134,6 +135,17 @@ def test_a_trial_that_cannot_be_made_yet_is_tried_less_and_less_often():
     place.refusal = ""
     place.controller.look(KEY)
     assert place.steps.count("DryRunJob") == 5
+
+
+@pytest.mark.parametrize(("rate", "wait"), [(50.0, 60), (0.05, 320)])
+def test_what_an_object_lacks_is_asked_for_in_its_share_of_the_requests(rate, wait):
+    """Four of a quarter of one request in 20 seconds are 320."""
+    place = Place(rate)
+    place.obj["spec"]["secrets"] = {"hubToken": {"name": "nowhere"}}
+    place.seen = Observed(secrets=frozenset())
+    again = [place.controller.look(KEY) for _ in range(3)][-1]
+    assert place.obj["status"]["reason"] == "SecretNotFound"
+    assert 0.9 * wait <= again <= 1.1 * wait
 
 
 def test_after_a_pause_the_same_words_are_told_again():
