@@ -168,7 +168,7 @@ def test_a_run_that_is_gone_is_told_from_beginning_to_end(
     cluster: Cluster, operator: Installed, restricted: str, editor: Editor, inputs: Path, tmp_path: Path
 ) -> None:
     """Its first attempt is killed before it can say a word, it ends, its object is deleted: the claim still tells."""
-    steps, every = 600, 50
+    steps, every = 240, 20
     obj = manifest("gone", {"size": "1Gi"}, max_train_steps=steps, checkpoint_step_interval=every)
     obj["spec"]["retries"] = 2
     operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=obj)

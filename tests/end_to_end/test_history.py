@@ -16,7 +16,7 @@ from ltx2_job.workspace import Workspace, read_page
 from stories import KILLED_ONCE, outline
 
 LTX2 = str(Path(sys.executable).parent / "ltx2")
-STEPS, EVERY = 400, 20
+STEPS, EVERY = 160, 20
 
 pytestmark = [
     pytest.mark.slow,
