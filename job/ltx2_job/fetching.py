@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from ltx2_job.errors import UnavailableError
+from ltx2_job.console import size_text
+from ltx2_job.errors import StorageError, UnavailableError
+from ltx2_job.storage import FULL, free
 
 T = TypeVar("T")
 
@@ -139,3 +141,30 @@ class Fetcher:
             self.check()
             self.sleep(min(seconds, _LOOK))
             seconds -= _LOOK
+
+
+def require_room(home: Path, what: str, need: int) -> None:
+    """Raises StorageError where `need` bytes of what is fetched, and a rest for the run, do not fit on the volume."""
+    spare = min(SPARE, need)
+    if need + spare > free(home):
+        raise _no_room(home, what, need, spare)
+
+
+@contextlib.contextmanager
+def within_room(home: Path, what: str, left: Callable[[], int]) -> Iterator[None]:
+    """A volume that others fill meanwhile: raises StorageError with the bytes that are `left` to fetch."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise _no_room(home, what, left()) from None
+        raise
+
+
+def _no_room(home: Path, what: str, need: int, spare: int = 0) -> StorageError:
+    there = free(home)
+    besides = f" and leaves {size_text(spare)} for the run" if spare and need <= there else ""
+    return StorageError(
+        f"{home}: {what} needs {size_text(need)} more{besides}, {size_text(there)} are free; grow the volume or make "
+        "room, then run again: what has been fetched is kept"
+    )

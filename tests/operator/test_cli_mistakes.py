@@ -8,9 +8,9 @@ import pytest
 import stand_in_job
 from ltx2_job import estimate
 from ltx2_job.errors import ConfigError
-from ltx2_operator import local, machine
+from ltx2_operator import local_state, machine
 from ltx2_operator.cli import inputs, main, preflight
-from ltx2_operator.local import StateError, end_orphans, load_state
+from ltx2_operator.local_state import StateError, end_orphans, load_state
 from ltx2_operator.machine import LocalGpu
 
 MANIFEST = {
@@ -172,7 +172,7 @@ def test_no_config_is_said_in_the_words_of_the_verb(here, capfd):
 @pytest.mark.parametrize("text", ["{broken", "[]", "{}", '{"metadata": {"uid": 1, "generation": 1}}'])
 def test_a_stored_state_that_cannot_be_read_is_named_with_its_remedy(tmp_path, text):
     assert load_state(tmp_path) is None
-    (tmp_path / local.STATE_FILE).write_text(text)
+    (tmp_path / local_state.STATE_FILE).write_text(text)
     with pytest.raises(StateError, match=r"training\.json: is no stored training .*; remove it: attempts are counted"):
         load_state(tmp_path)
 
@@ -201,7 +201,7 @@ def test_a_class_larger_than_the_cards_of_this_machine_is_refused_before_a_run()
 
 
 def test_the_folder_of_a_process_that_a_killed_command_left_is_removed_and_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(local_state.tempfile, "gettempdir", lambda: str(tmp_path))
     left, other = tmp_path / "fox-train-1-abcde-x1", tmp_path / "other"
     for folder in (left, other):
         folder.mkdir()

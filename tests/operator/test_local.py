@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 import stand_in_job
-from ltx2_operator import children, local, template
+from ltx2_operator import children, local, local_state, template
 from ltx2_operator.classify import classify, job_condition
-from ltx2_operator.local import Interrupts, LocalRun, new_object, run_rendered, same_run
+from ltx2_operator.local import Interrupts, LocalRun, run_rendered
+from ltx2_operator.local_state import new_object, same_run
 from ltx2_operator.processes import CannotHonourError, GpusMissingError, Machine, SecretMissingError, check_job
 from ltx2_operator.settings import CertificateAuthority, Proxy, Settings
 from ltx2_operator.standin import LocalJobs
@@ -268,10 +269,10 @@ def test_children_of_a_process_end_with_it(place):
     run_job(place, jobs, clock, configmap, job)
     child = int(pid.read_text())
     for _ in range(200):
-        if local._state(child) == "Z":
+        if local_state._state(child) == "Z":
             break
         time.sleep(0.01)
-    assert local._state(child) == "Z"
+    assert local_state._state(child) == "Z"
 
 
 def test_two_nodes_are_two_indexed_processes_and_one_that_fails_ends_the_other(place):
@@ -549,7 +550,7 @@ def test_a_run_walks_cache_and_train_and_keeps_its_state(place):
     code, run, told = walk(place, fresh(), Clock())
     assert code == 0
     assert [call["argv"][0] for call in calls(place)] == ["cache", "train"]
-    state = local.load_state(place / "runs" / "fox")
+    state = local_state.load_state(place / "runs" / "fox")
     assert state["status"]["state"] == "Succeeded"
     assert state["processes"] == []
     assert [event.reason for event in told][-1] == "Succeeded"
@@ -603,7 +604,7 @@ def test_ctrl_c_pauses_with_a_checkpoint_and_the_same_command_goes_on(place):
     assert code == 85
     assert (run.status["state"], run.status["failures"], run.status["uncounted"]) == ("Suspended", 0, 0)
     assert run.status["checkpoint"]["step"] == 812
-    state = local.load_state(place / "runs" / "fox")
+    state = local_state.load_state(place / "runs" / "fox")
     old = same_run(state, state["status"]["configHash"])
     assert same_run(state, "another") is None
     code, run, told = walk(place, new_object(manifest(), old, clock.now()), clock)
@@ -647,7 +648,7 @@ def test_a_failed_run_gets_another_attempt_when_the_command_is_typed_again(place
     behave(place, train_1={"exit": 73})
     code, run, _ = walk(place, fresh(), clock)
     assert code == 73
-    state = local.load_state(place / "runs" / "fox")
+    state = local_state.load_state(place / "runs" / "fox")
     code, run, _ = walk(
         place, new_object(manifest(), same_run(state, state["status"]["configHash"]), clock.now()), clock
     )
@@ -673,12 +674,12 @@ def test_a_command_that_was_killed_is_a_pause_and_its_process_is_ended(place):
     run = LocalRun(obj, folder, jobs, Settings(), Interrupts(), lambda event: None, sleep=sleep)
     with pytest.raises(KilledError):
         run.run()
-    state = local.load_state(folder)
+    state = local_state.load_state(folder)
     pid = state["processes"][0]["pid"]
-    assert local._state(pid) != "Z"
+    assert local_state._state(pid) != "Z"
     told = []
-    local.end_orphans(state, 5.0, told.append)
-    assert local._state(pid) == "Z"
+    local_state.end_orphans(state, 5.0, told.append)
+    assert local_state._state(pid) == "Z"
     assert f"process {pid}" in told[0]
     jobs.close()
     clock.moment += timedelta(seconds=1)
@@ -691,7 +692,7 @@ def test_a_command_that_was_killed_is_a_pause_and_its_process_is_ended(place):
 
 def test_a_pid_that_belongs_to_somebody_else_is_left_alone():
     with subprocess.Popen(["sleep", "60"]) as process:
-        local.end_orphans(
+        local_state.end_orphans(
             {"processes": [{"pid": process.pid, "start": "1", "pod": "x"}]}, 1.0, lambda line: pytest.fail(line)
         )
         assert process.poll() is None
@@ -700,12 +701,12 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone():
 
 def test_one_command_per_run_folder(tmp_path):
     with (
-        local.locked(tmp_path / "fox"),
-        pytest.raises(local.AlreadyRunningError, match=f"process {os.getpid()}"),
-        local.locked(tmp_path / "fox"),
+        local_state.locked(tmp_path / "fox"),
+        pytest.raises(local_state.AlreadyRunningError, match=f"process {os.getpid()}"),
+        local_state.locked(tmp_path / "fox"),
     ):
         pass
-    with local.locked(tmp_path / "fox"):
+    with local_state.locked(tmp_path / "fox"):
         pass
 
 

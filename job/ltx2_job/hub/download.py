@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ltx2_job.console import size_text
-from ltx2_job.errors import StorageError, UnavailableError
-from ltx2_job.fetching import SPARE, Fetcher, Reporter
+from ltx2_job.errors import UnavailableError
+from ltx2_job.fetching import Fetcher, Reporter, require_room, within_room
 from ltx2_job.hub.choice import Entry, Listing, Selection, choose
 from ltx2_job.hub.client import Hub
 from ltx2_job.hub.snapshot import PARTIAL, ModelFiles, NotDownloaded, Snapshots, require_paths
 from ltx2_job.places import Repository
-from ltx2_job.storage import FULL, free
 from ltx2_job.workspace import sync
 
 if TYPE_CHECKING:
@@ -74,30 +73,15 @@ class Downloader:
     def _download(self, selections: list[Selection]) -> None:
         if not selections:
             return
-        need = self.snapshots.left(selections)
-        spare = min(SPARE, need)
-        if need + spare > free(self.snapshots.workspace.models):
-            raise self._no_space(need, spare)
+        models, what = self.snapshots.workspace.models, "the download"
+        require_room(models, what, self.snapshots.left(selections))
         self._begin(selections)
-        try:
+        with within_room(models, what, lambda: self.snapshots.left(selections)):
             for selection in selections:
                 for name, entry in self.snapshots.missing(selection).items():
                     target = self.snapshots.folder(selection.listing) / name
                     self._file(selection.listing, name, entry, target)
                     self.reporter.info(f"{target}: {size_text(entry.bytes)}, complete and checked")
-        except OSError as error:
-            if error.errno in FULL:
-                raise self._no_space(self.snapshots.left(selections)) from None
-            raise
-
-    def _no_space(self, need: int, spare: int = 0) -> StorageError:
-        models = self.snapshots.workspace.models
-        left = free(models)
-        besides = f" and leaves {size_text(spare)} for the run" if spare and need <= left else ""
-        return StorageError(
-            f"{models}: the download needs {size_text(need)} more{besides}, {size_text(left)} are free; grow the "
-            "volume or make room, then run again: what has been fetched is kept"
-        )
 
     def _begin(self, selections: list[Selection]) -> None:
         missing = [entry for each in selections for entry in self.snapshots.missing(each).values()]

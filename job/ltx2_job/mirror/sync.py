@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ltx2_job.console import size_text
-from ltx2_job.errors import NoInputError, StorageError
-from ltx2_job.fetching import SPARE, Fetcher
+from ltx2_job.errors import NoInputError
+from ltx2_job.fetching import Fetcher, require_room, within_room
 from ltx2_job.mirror.source import Item, Listed, Source, is_clip, wanted
-from ltx2_job.storage import FULL, free
 from ltx2_job.workspace import read_page, size_of, sync, write_json
 
 _PAGE: Final = "source.json"
@@ -85,40 +84,25 @@ class Mirror:
             if path not in set(places.values()):
                 path.unlink()  # of a content that is no longer asked for
         total, done = sum(item.bytes for item in missing.values()), sum(size_of(path) or 0 for path in places.values())
-        need, spare = total - done, min(SPARE, total - done)
-        if need + spare > free(self.home):
-            raise self._no_space(source, need, spare)
+        require_room(self.home, source.named, total - done)
         went = f", {size_text(done)} of them here from before" if done else ""
         at = f" ({listed.commit[:12]})" if listed.commit else ""
         fetcher.reporter.info(f"downloading {source.named}{at}: {len(missing)} files, {size_text(total)}{went}")
         fetcher.begin(total, done)
-        try:
-            with (self.home / _JOURNAL).open("a") as journal:
-                for name, item in missing.items():
-                    fetcher.check()
-                    fetcher.fill(name, item.bytes, places[name], functools.partial(source.reading, listed, name))
-                    self._put(places[name], self.files / name)
-                    journal.write(json.dumps([name, asdict(item)]) + "\n")
-                    journal.flush()
-        except OSError as error:
-            if error.errno in FULL:
-                left = total - sum(size_of(self.files / name) or 0 for name in missing)
-                raise self._no_space(source, max(0, left)) from None
-            raise
+        left = lambda: total - sum(size_of(self.files / name) or 0 for name in missing)  # noqa: E731
+        with within_room(self.home, source.named, left), (self.home / _JOURNAL).open("a") as journal:
+            for name, item in missing.items():
+                fetcher.check()
+                fetcher.fill(name, item.bytes, places[name], functools.partial(source.reading, listed, name))
+                self._put(places[name], self.files / name)
+                journal.write(json.dumps([name, asdict(item)]) + "\n")
+                journal.flush()
 
     def _put(self, partial: Path, target: Path) -> None:
         sync(partial)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial, target)
         sync(target.parent)
-
-    def _no_space(self, source: Source, need: int, spare: int = 0) -> StorageError:
-        left = free(self.home)
-        besides = f" and leaves {size_text(spare)} for the run" if spare and need <= left else ""
-        return StorageError(
-            f"{self.home}: {source.named} needs {size_text(need)} more{besides}, {size_text(left)} are free; grow the "
-            "volume or make room, then run again: what has been fetched is kept"
-        )
 
     def _remove_others(self, files: Mapping[str, Item]) -> int:
         """Remove what the source does not hold, and folders that are empty then. Returns the number of files."""

@@ -9,7 +9,7 @@ from ltx2_job.workspace import Workspace, read_page
 from ltx2_operator.accept import size_text
 from ltx2_operator.cli.rows import print_history, print_runs
 from ltx2_operator.cli.words import table
-from ltx2_operator.local import STATE_FILE
+from ltx2_operator.local_state import STATE_FILE
 
 
 def ls(args: Namespace) -> int:

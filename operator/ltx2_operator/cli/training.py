@@ -16,7 +16,7 @@ from ltx2_job.errors import UsageError
 from ltx2_job.finished import finished
 from ltx2_job.runs import newest_step
 from ltx2_job.workspace import read_json
-from ltx2_operator import accept, conditions, host, local, manifest
+from ltx2_operator import accept, conditions, host, local, local_state, manifest
 from ltx2_operator.api import parse
 from ltx2_operator.cli import inputs, preflight, rendering
 from ltx2_operator.cli.words import plan_lines, summary_lines
@@ -54,7 +54,7 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
     folder = order.folder
     if finished(folder, order.resolved.digest) is not None:
         _say(f"{order.name} is finished already")
-        _summary(order, (local.load_state(folder.root) or {}).get("status") or {}, file)
+        _summary(order, (local_state.load_state(folder.root) or {}).get("status") or {}, file)
         return exitcodes.OK
     preflight.require_folder(order)
     found = detect()
@@ -74,13 +74,13 @@ def _train(order: inputs.Order, secrets: dict[str, dict[str, str]], command: str
     if download is not None or any(dataset.type == "huggingface" for dataset in order.resolved.clips):
         order = with_token(order, environ)
     order = with_object_store(order, environ)
-    with _nothing_left(folder.root), local.locked(folder.root):
-        state = local.load_state(folder.root)
+    with _nothing_left(folder.root), local_state.locked(folder.root):
+        state = local_state.load_state(folder.root)
         settings = Settings(metrics_port=free_port())
         if state is not None:
-            local.end_orphans(state, settings.grace_seconds, _say)
-        old = local.same_run(state, order.resolved.digest)
-        obj = local.new_object(order.body, old, datetime.now(UTC))
+            local_state.end_orphans(state, settings.grace_seconds, _say)
+        old = local_state.same_run(state, order.resolved.digest)
+        obj = local_state.new_object(order.body, old, datetime.now(UTC))
         jobs = LocalJobs(
             order.workspace.root, as_machine(found, os.environ), local.secret_source(environ, secrets), _now
         )
@@ -104,8 +104,8 @@ def _nothing_left(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if made and [path.name for path in folder.glob("*")] == [local.LOCK_FILE]:
-            (folder / local.LOCK_FILE).unlink()
+        if made and [path.name for path in folder.glob("*")] == [local_state.LOCK_FILE]:
+            (folder / local_state.LOCK_FILE).unlink()
             for path in made:
                 with contextlib.suppress(OSError):
                     path.rmdir()
@@ -155,7 +155,7 @@ def _rendered(documents: list[manifest.Document], workspace: Path, secrets: dict
     interrupts = local.Interrupts()
     jobs = LocalJobs(workspace, as_machine(detect(), os.environ), local.secret_source(os.environ, secrets), _now)
     folder = workspace / "runs" / names.pop()
-    with _nothing_left(folder), local.locked(folder), interrupts.listen():
+    with _nothing_left(folder), local_state.locked(folder), interrupts.listen():
         try:
             return local.run_rendered([document.body for document in documents], jobs, interrupts)
         finally:

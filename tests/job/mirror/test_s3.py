@@ -189,7 +189,7 @@ def test_a_killed_process_loses_at_most_the_file_at_hand(store, here, fox):
 
 
 def test_a_volume_without_room_is_told_before_the_first_byte(store, here, fox, monkeypatch):
-    monkeypatch.setattr(sync, "free", lambda path: 1000)
+    monkeypatch.setattr(fetching, "free", lambda path: 1000)
     with pytest.raises(StorageError, match=r"s3://footage/fox/ needs 2.9 MiB more, 1000 B are free; grow the volume"):
         fox()
     assert store.fetched() == [] and here.files() == {}
