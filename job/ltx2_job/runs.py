@@ -25,7 +25,8 @@ def facts(run: RunFolder) -> dict[str, Any]:
     state: Succeeded, Failed, Stopped, Waiting or Unfinished. step, maxSteps: optimizer steps. loss, heldOutLoss: the
     newest, or those at the end. begun: time of the first thing told.
     """
-    result, entries, pages = read_page(run.result), history.told(run), history.words(run)
+    result, entries = read_page(run.result), history.told(run)
+    pages = [page for page in history.words(run) if page.get("stage") == "train"]  # others count clips
     page = max(pages, key=lambda each: str(each.get("time") or ""), default={})
     held = result.get("heldOutLoss")
     return {

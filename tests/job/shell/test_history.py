@@ -264,11 +264,14 @@ def test_the_state_of_a_run_follows_from_its_folder(run, last, state):
 
 
 def test_the_numbers_of_a_run_without_a_result_are_its_newest_words(run):
-    """Catches: the numbers of the attempt with the highest number where an older object counted further."""
+    """Catches: the numbers of the attempt with the highest number where an older object counted further, and the
+    clips of a cache stage taken for steps.
+    """
     run.attempts.mkdir()
     run.config.write_text(json.dumps({"max_train_steps": 40}))
-    for number, time, step in ((7, "2026-11-22T10:00:00Z", 30), (1, "2026-11-23T10:00:00Z", 12)):
-        page = {"time": time, "step": step, "maxSteps": 0, "loss": step / 100, "heldOutLoss": None}
+    words = ((7, "2026-11-22", "train", 30), (1, "2026-11-23", "train", 12), (2, "2026-11-24", "cache", 9))
+    for number, day, stage, step in words:
+        page = {"time": f"{day}T10:00:00Z", "stage": stage, "step": step, "maxSteps": 0, "loss": step / 100}
         (run.attempts / f"{number}.json").write_text(json.dumps(page))
     found = runs.facts(run)
     assert (found["step"], found["maxSteps"], found["loss"], found["heldOutLoss"]) == (12, 40, 0.12, None)
