@@ -183,7 +183,7 @@ class Soak:
 
     def _try(self, fault: Fault) -> bool:
         """Break something of the fault's kind, if there is anything of it now."""
-        began, missed = time.monotonic(), ""
+        began, missed, problems = time.monotonic(), "", []
         with self._breaking:
             found = _answer(lambda: targets(self.world, fault.needs))
             if not found:
@@ -196,7 +196,12 @@ class Soak:
                 fault.act(self.world, target, self.chance)
             except (Missed, KubectlFailed, StartFailed, AssertionError, OSError, subprocess.TimeoutExpired) as why:
                 missed = str(why)[:300]
-        self.tell(fault=fault.name, target=str(target), seconds=round(time.monotonic() - began, 1), missed=missed)
+            except Exception as error:  # a fault that is no fault makes the soak worthless, and must not end the others
+                problems = [f"{type(error).__name__}: {error}"]
+        self.tell(
+            fault=fault.name, target=str(target), seconds=round(time.monotonic() - began, 1), missed=missed,
+            problems=problems,
+        )  # fmt: skip
         return not missed
 
     def _alive(self) -> list[tuple[str, str]]:

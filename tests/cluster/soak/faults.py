@@ -174,8 +174,7 @@ def _freeze_operator(world: World) -> None:
 
 
 def _without_server(world: World, chance: random.Random) -> None:
-    assert world.cluster.plane is not None
-    with world.cluster.plane.without_server():
+    with world.cluster.without_server():
         time.sleep(chance.uniform(10, 60))
 
 
