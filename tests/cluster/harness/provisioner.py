@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes
+import urllib3
 from kubernetes.utils import parse_quantity
 
 PROVISIONER = "ltx2.dev/folder"
@@ -116,7 +117,9 @@ def main(kubeconfig: str, folder: str, *nodes: str) -> None:
     while True:
         try:
             provisioner.look()
-        except (kubernetes.client.ApiException, subprocess.CalledProcessError, OSError) as error:
+        except (
+            kubernetes.client.ApiException, urllib3.exceptions.HTTPError, subprocess.CalledProcessError, OSError
+        ) as error:  # fmt: skip
             print(f"provisioner: {error}", flush=True)
         time.sleep(_PAUSE_SECONDS)
 
