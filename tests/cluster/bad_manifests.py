@@ -91,6 +91,17 @@ def drop(path: str) -> Callable[[Obj], None]:
     return change
 
 
+def elsewhere(**keys: str) -> Callable[[Obj], None]:
+    """A change that moves the clips from the volume to where these keys say."""
+
+    def change(obj: Obj) -> None:
+        (clips,) = obj["spec"]["datasets"]
+        del clips["instance_data_dir"]
+        clips.update(keys)
+
+    return change
+
+
 def several(*changes: Callable[[Obj], None]) -> Callable[[Obj], None]:
     """All of these changes."""
 
@@ -193,6 +204,22 @@ MISTAKES = (
         "two ways to move weights", "cross-field",
         several(put("spec.config.ramtorch", True), put("spec.config.musubi_blocks_to_swap", 3)),
         "spec.config: ramtorch and musubi_blocks_to_swap exclude each other", "keep one of them",
+    ),
+    # ---- clips that lie elsewhere
+    _operator(
+        "a bucket with its scheme", "clips elsewhere", elsewhere(type="aws", aws_bucket_name="s3://fox/clips"),
+        "spec.datasets[0].aws_bucket_name: 's3://fox/clips' is no name of a bucket", "without s3://",
+    ),
+    _operator(
+        "a folder beside a repository", "clips elsewhere",
+        several(put("spec.datasets.0.type", "huggingface"), put("spec.datasets.0.dataset_name", "me/fox")),
+        "spec.datasets[0].instance_data_dir: is 'datasets/videos', but the type is huggingface; remove it",
+    ),
+    _operator(
+        "keys in the manifest", "clips elsewhere",
+        elsewhere(type="aws", aws_bucket_name="fox", aws_secret_access_key="x"),
+        "spec.datasets[0].aws_secret_access_key: known, not offered: keys of an object store stand in no file",
+        "spec.secrets.objectStore",
     ),
     # ---- what the first attempt has fixed
     _fixed("another configuration", put("spec.config.max_train_steps", 6), "spec.config is fixed once the first attempt"),

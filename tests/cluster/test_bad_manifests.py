@@ -1,4 +1,4 @@
-"""45 manifests with one mistake each, sent by five clients: each hears what to change, and no pod ever exists.
+"""48 manifests with one mistake each, sent by five clients: each hears what to change, and no pod ever exists.
 
 Who speaks first depends on the mistake, not on the client: the definition, the admission policy or the operator.
 """
