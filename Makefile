@@ -35,7 +35,7 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint, then every test that this machine can run; says what was skipped and why
+test: lint ## lint, then all tests but the long ones on the cluster (test-cluster-full); says what was skipped and why
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not cluster'
 	$(BIN)/python -m pytest -q -m 'cluster and not full'
 

@@ -121,7 +121,7 @@ class Metrics(Model):
 
 
 class JobPolicies(Model):
-    enabled: bool = Field(default=False, description="Also make policies for the pods of trainings.")
+    enabled: bool = Field(default=False, description="Also make policies for the pods of trainings; needs networkPolicy.enabled.")
     namespaces: tuple[Label, ...] = Field(
         default=(), description="Where: a policy belongs to one namespace. Empty: watchNamespaces."
     )
@@ -204,8 +204,8 @@ AS_VALUES: Final[dict[str, Any]] = {
 DESCRIPTIONS: Final = {
     "leaderElection.leaseName": "Name of the Lease, in the operator's namespace; empty: the full name of the release.",
     "jobs.images": "Job images by flavour; empty: ltx2/job-<flavour>:<appVersion> from image.registry.",
-    "jobs.ca": "Certificates to trust, beside the usual ones: {configMap: NAME, key: ca.crt}; the ConfigMap must "
-    "exist in the namespace of each training.",
+    "jobs.ca": "Certificates to trust in place of the image's own: a whole bundle, the public authorities included, as "
+    "{configMap: NAME, key: ca.crt}; the ConfigMap must exist in the namespace of each training.",
 }
 
 MODELS: Final[tuple[type[Model], ...]] = (Values, Installation)

@@ -65,7 +65,7 @@ def ending(error: BaseException, workspace: Path | None = None) -> Ending:
         return Ending(
             exitcodes.CONFIG,
             f"{missing} is not installed: this command needs the extra `job`; "
-            "pip install 'ltx2-operator[job]' (docs/install.md has the index for each GPU)",
+            "pip install '.[cuda]' in the project's folder (docs/install.md: AMD, CPU)",
         )
     text, names = str(error), {kind.__name__ for kind in type(error).__mro__}
     if "OutOfMemoryError" in names or _says(error, _GPU_MEMORY):

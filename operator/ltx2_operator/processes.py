@@ -384,6 +384,7 @@ def find_program(name: str, env: Mapping[str, str]) -> str:
     found = shutil.which(name, path=env.get("PATH", os.defpath)) or shutil.which(name, path=str(beside))
     if found is None:
         raise UnavailableError(
-            f"{name} is neither on PATH nor in {beside}; install the job: pip install 'ltx2-operator[job]'"
+            f"{name} is neither on PATH nor in {beside}; install the job: in the project's folder "
+            "pip install '.[cuda]' (docs/install.md: AMD, CPU)"
         )
     return found

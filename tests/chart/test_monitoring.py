@@ -301,6 +301,9 @@ def test_policies_for_jobs_need_a_namespace(major: int) -> None:
     values = {"networkPolicy": {"enabled": True, "jobs": {"enabled": True}}}
     done = run_helm(major, "template", "ltx2", str(CHART), values=values, check=False)
     assert done.returncode != 0 and "networkPolicy.jobs.namespaces" in done.stderr
+    alone = {"networkPolicy": {"jobs": {"enabled": True, "namespaces": ["ml"]}}}
+    done = run_helm(major, "template", "ltx2", str(CHART), values=alone, check=False)
+    assert done.returncode != 0 and "needs networkPolicy.enabled: true" in done.stderr
     watched = rendered(major, {**values, "watchNamespaces": ["art"]})
     assert {o["metadata"]["namespace"] for o in of_kind(watched, "NetworkPolicy")} == {"ltx2-system", "art"}
 

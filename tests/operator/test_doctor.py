@@ -406,8 +406,8 @@ def test_the_verb_says_every_finding_and_its_exit_code_whether_something_is_to_b
 @pytest.mark.parametrize(
     ("verb", "code", "words"),
     [
-        ("doctor", 78, "fix   ltx2      packaging is not installed; pip install ltx2-operator"),
-        ("check training.yaml", 78, "is not installed; pip install ltx2-operator, then ltx2 doctor"),
+        ("doctor", 78, "fix   ltx2      packaging is not installed; pip install . in the project's folder"),
+        ("check training.yaml", 78, "is not installed; pip install . in the project's folder, then ltx2 doctor"),
     ],
 )
 def test_an_installation_without_its_packages_is_named_and_doctor_still_works(tmp_path, verb, code, words):

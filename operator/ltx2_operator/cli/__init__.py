@@ -215,7 +215,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in INSTALLED_WITH_IT:
             raise
-        print(f"ltx2: {error.name} is not installed; pip install ltx2-operator, then ltx2 doctor", file=sys.stderr)
+        print(
+            f"ltx2: {error.name} is not installed; pip install . in the project's folder, then ltx2 doctor",
+            file=sys.stderr,
+        )
         return CONFIG
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has seen enough

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 DISTRIBUTION: Final = "ltx2-operator"
 FACTS_SECONDS: Final = 90.0  # importing torch from a cold disk
-BASE: Final = "pip install ltx2-operator, or pip install . in its folder"
-INSTALL: Final = "pip install 'ltx2-operator[job]' (docs/install.md has the index for each GPU)"
+BASE: Final = "pip install . in the project's folder"
+INSTALL: Final = "pip install '.[cuda]' in the project's folder (docs/install.md: AMD, CPU)"
 CODECS: Final = ("h264", "aac")  # what sample clips are written with, and most clips are
 
 

@@ -71,8 +71,7 @@ class Run:
 
 def template(memory: str = "", **container: Any) -> dict[str, Any]:
     """A pod that trains the tiny model for real, with a /tmp that can be filled."""
-    limits = {**MEMORY["limits"], **({"memory": memory} if memory else {})}
-    patch = pod_template({**MEMORY, "limits": limits}, **container)
+    patch = pod_template({key: {"memory": memory} for key in MEMORY} if memory else MEMORY, **container)
     patch["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH}}]
     return patch
 
