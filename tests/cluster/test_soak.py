@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from kubernetes.utils import parse_quantity
 
 from ltx2_job.config import resolve
 from ltx2_job.errors import ConfigError
@@ -29,6 +30,9 @@ def test_a_manifest_has_no_mistake_but_its_own(run) -> None:
     obj = run.manifest("image")
     assert re.fullmatch(r"[a-z0-9-]{1,40}", obj["metadata"]["name"])
     spec = parse(obj).spec
+    (container,) = obj["spec"]["podTemplate"]["spec"]["containers"]
+    asked, most = (parse_quantity(container["resources"][key]["memory"]) for key in ("requests", "limits"))
+    assert asked <= most
     assert spec.retries == 50
     if run.name.startswith("steps-"):
         with pytest.raises(ConfigError, match=r"max_train_steps"):
@@ -38,17 +42,25 @@ def test_a_manifest_has_no_mistake_but_its_own(run) -> None:
 
 
 def test_a_file_that_no_undisturbed_run_leaves_is_found(tmp_path: Path) -> None:
-    for name in ("reference/runs/plain/lora.safetensors", "reference/cache/text/k/a.safetensors"):
+    for name in (
+        "reference/runs/plain/lora.safetensors", "reference/runs/plain/checkpoints/step-0000040/state.json",
+        "reference/cache/text/k/a.safetensors",
+    ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     for name in (
         "volume/runs/fox-1/lora.safetensors", "volume/runs/fox-1/.lora.safetensors.x.tmp",
+        "volume/runs/fox-1/checkpoints/step-0006040/state.json",
+        "volume/runs/fox-1/checkpoints/.writing-step-1/state.json",
         "volume/runs/fox-1/attempts/3.json", "volume/cache/text/k/a.safetensors", "volume/cache/text/k/.b.tmp",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = remains.files(tmp_path / "volume", tmp_path / "reference", {"fox-1": "plain"})
-    assert found == ["cache/text/k/.b.tmp", "runs/fox-1/.lora.safetensors.x.tmp"]
+    assert found == [
+        "cache/text/k/.b.tmp", "runs/fox-1/.lora.safetensors.x.tmp",
+        "runs/fox-1/checkpoints/.writing-step-1/state.json",
+    ]  # fmt: skip
 
 
 def test_the_table_counts_what_was_done_and_what_came_too_late() -> None:

@@ -18,7 +18,7 @@ from ..harness.client import KubectlFailed
 from ..harness.processes import StartFailed
 from ..volumes import Volume
 from ..world import World, ends
-from .faults import FAULTS, OPERATOR, Fault, Missed, targets
+from .faults import FAULTS, OPERATOR, QUEUED, Fault, Missed, targets
 from .runs import Run
 
 AT_ONCE = 2
@@ -175,6 +175,7 @@ class Soak:
             if not bag:
                 bag = list(FAULTS)  # each kind once before any comes twice
                 self.chance.shuffle(bag)
+                bag.sort(key=lambda fault: fault.needs != QUEUED)  # few runs have a queue
             quiet = self._ended >= QUIET_SHARE * len(self.runs)
             for fault in [one for one in bag if not (quiet and one.needs == OPERATOR)]:
                 if self._try(fault):

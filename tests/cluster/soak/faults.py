@@ -17,7 +17,7 @@ from ..installed import RELEASE
 from ..world import World, ends
 from .runs import QUEUE
 
-POD, TRAINING, JOB, OPERATOR, CLUSTER = "pod", "training", "job", "operator", "cluster"
+POD, TRAINING, JOB, QUEUED, OPERATOR, CLUSTER = "pod", "training", "job", "queued", "operator", "cluster"
 _LEASE_SECONDS = 15  # the chart's: an operator that stands still for longer has lost it
 _WORKERS = """
 import os, sys
@@ -194,7 +194,7 @@ FAULTS = (
           lambda world, target, _: deeds.supersede(world, target.training, target.claim)),
     Fault("Job deleted", JOB, _delete_job("background")),
     Fault("Job deleted, its pods left", JOB, _delete_job("orphan")),
-    Fault("preempted by its queue", QUEUE, _preempt),
+    Fault("preempted by its queue", QUEUED, _preempt),
     Fault("suspended and resumed", TRAINING, _suspend),
     Fault("deleted and made again", TRAINING, lambda world, target, _: _said(deeds.recreate(world, target.training))),
     Fault("operator killed", OPERATOR, lambda world, target, _: deeds.kill_operator(world)),
@@ -224,7 +224,7 @@ def targets(world: World, needs: str) -> list[Target]:
             one["metadata"]["labels"]["ltx2.dev/stage"], one["metadata"]["name"], one["spec"].get("nodeName", ""),
         )
         for one in found
-        if _running(one) and (needs != QUEUE or "queueName" in world.manifests[_training(one)]["spec"])
+        if _running(one) and (needs != QUEUED or "queueName" in world.manifests[_training(one)]["spec"])
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What a soak leaves: objects, files, and the size of the operator's process."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,17 @@ def files(workspace: Path, reference: Path, runs: dict[str, str]) -> list[str]:
 
 
 def _known(reference: Path) -> set[tuple[str, ...]]:
-    return {path.relative_to(reference).parts for path in reference.rglob("*") if path.is_file()}
+    return {_any_step(path.relative_to(reference).parts) for path in reference.rglob("*") if path.is_file()}
+
+
+def _any_step(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Which checkpoints there are depends on how far a run came."""
+    return tuple(re.sub(r"^step-\d+$", "step-N", part) for part in parts)
 
 
 def _generalised(name: Path, runs: dict[str, str]) -> tuple[str, ...]:
     """A file of a run by the name that the undisturbed one has."""
-    parts = name.parts
+    parts = _any_step(name.parts)
     if len(parts) > 2 and parts[0] == "runs":
         return ("runs", runs.get(parts[1], parts[1]), *parts[2:])
     return parts
