@@ -29,7 +29,19 @@ for pid in workers[: int(sys.argv[2]) or None]:
     os.kill(pid, int(sys.argv[1]))
 print(len(workers))
 """
-_HOG = "held = []\nwhile True: held.append(bytearray(50_000_000))"
+# The kernel is to end the job, not the one that takes its memory.
+_HOG = """
+import os
+for name in os.listdir("/proc"):
+    if name.isdigit() and name != str(os.getpid()):
+        try:
+            open(f"/proc/{name}/oom_score_adj", "w").write("1000")
+        except OSError:
+            pass  # it has ended
+held = []
+while True:
+    held.append(bytearray(50_000_000))
+"""
 _FILL = "open('/tmp/filled', 'wb').write(bytes(200_000_000))"
 
 
@@ -95,8 +107,10 @@ def _hog(world: World, target: Target, _: random.Random) -> None:
 
 
 def _fill_scratch(world: World, target: Target, _: random.Random) -> None:
+    """The kubelet looks every ten seconds: until then nothing may end by itself."""
+    _inside(world, target, _WORKERS, "19", "0")
     _inside(world, target, _FILL)
-    world.kubectl("wait", f"pod/{target.name}", "--for=delete", "--timeout=60s")
+    world.kubectl("wait", f"pod/{target.name}", "--for=jsonpath={.status.phase}=Failed", "--timeout=60s")
 
 
 def _fill_volume(world: World, target: Target, _: random.Random) -> None:
