@@ -15,7 +15,7 @@ QUEUE = "gpus"
 MEMORY = {"requests": {"memory": "256Mi"}, "limits": {"memory": "2Gi"}}  # of real jobs of the tiny model
 SCRATCH = "128Mi"  # more than a job needs of /tmp, little enough to be filled
 BUDGETS = "budgets"  # folder of the volume: libraries that refuse memory to torch (tests/end_to_end/budget.c)
-MANY = {"max_train_steps": 400, "checkpoint_step_interval": 40}  # about as long as the cache stage
+MANY = {"max_train_steps": 1000, "checkpoint_step_interval": 50}  # long enough for a fault to meet it
 
 
 @dataclass(frozen=True)
