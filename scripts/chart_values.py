@@ -121,7 +121,9 @@ class Metrics(Model):
 
 
 class JobPolicies(Model):
-    enabled: bool = Field(default=False, description="Also make policies for the pods of trainings; needs networkPolicy.enabled.")
+    enabled: bool = Field(
+        default=False, description="Also make policies for the pods of trainings; needs networkPolicy.enabled."
+    )
     namespaces: tuple[Label, ...] = Field(
         default=(), description="Where: a policy belongs to one namespace. Empty: watchNamespaces."
     )

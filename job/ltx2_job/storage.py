@@ -52,8 +52,8 @@ def full(stage: "Stage", root: Path, needed: int, named: str = "") -> StorageErr
     wanted = f"needs about {size_text(needed)} more, " if needed else ""  # a page of text is not worth a number
     return StorageError(
         f"{where}: no space left ({wanted}{size_text(free(root))} free); "
-        f"make room there (on a cluster: grow the claim, spec.storage.claimName or {stage.run_name}-data; on one machine "
-        f"`ltx2 cache gc` frees what no run uses), then {AGAIN.format(stage.run_name)}"
+        f"make room there (on a cluster: grow the claim, spec.storage.claimName or {stage.run_name}-data; on one "
+        f"machine `ltx2 cache gc` frees what no run uses), then {AGAIN.format(stage.run_name)}"
     )
 
 

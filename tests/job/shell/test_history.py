@@ -270,8 +270,8 @@ def test_the_numbers_of_a_run_without_a_result_are_its_newest_words(run):
     run.attempts.mkdir()
     run.config.write_text(json.dumps({"max_train_steps": 40}))
     words = ((7, "2026-11-22", "train", 30), (1, "2026-11-23", "train", 12), (2, "2026-11-24", "cache", 9))
-    for number, day, stage, step in words:
-        page = {"time": f"{day}T10:00:00Z", "stage": stage, "step": step, "maxSteps": 0, "loss": step / 100}
+    for number, day, name, step in words:
+        page = {"time": f"{day}T10:00:00Z", "stage": name, "step": step, "maxSteps": 0, "loss": step / 100}
         (run.attempts / f"{number}.json").write_text(json.dumps(page))
     found = runs.facts(run)
     assert (found["step"], found["maxSteps"], found["loss"], found["heldOutLoss"]) == (12, 40, 0.12, None)
