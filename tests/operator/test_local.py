@@ -465,7 +465,7 @@ def test_a_program_that_is_nowhere_is_named(place):
     job["spec"]["template"]["spec"]["containers"][0]["command"] = ["no-such-job"]
     jobs = jobs_of(place)
     jobs.put(configmap)
-    with pytest.raises(Exception, match=r"no-such-job is neither on PATH nor in .*ltx2-operator\[job\]"):
+    with pytest.raises(Exception, match=r"no-such-job is neither on PATH nor in .*pip install '.\[cuda\]'"):
         jobs.create(job)
 
 

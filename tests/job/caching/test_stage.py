@@ -511,7 +511,7 @@ def test_a_superseded_attempt_writes_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(errno.ENOSPC, ["no space left", "more, ", "claim fox-data", "run it again", "nothing is lost"]),
+    [(errno.ENOSPC, ["no space left", "more, ", "grow the claim", "or fox-data", "run it again", "nothing is lost"]),
      (errno.EROFS, ["Read-only file system", "user ", "run it again"])],
 )  # fmt: skip
 def test_a_volume_that_takes_no_more(
