@@ -218,6 +218,7 @@ def as_a_container(pod: dict[str, Any], workspace: Path, files: Path) -> tuple[t
     return tuple(options), (*container["command"], *container["args"])
 
 
+@pytest.mark.full
 def test_the_pods_of_the_quick_start_train_in_it(cpu_image: str, workspace: Path) -> None:
     objects = rendered(workspace)
     config = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
