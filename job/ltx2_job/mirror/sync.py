@@ -89,7 +89,10 @@ class Mirror:
         at = f" ({listed.commit[:12]})" if listed.commit else ""
         fetcher.reporter.info(f"downloading {source.named}{at}: {len(missing)} files, {size_text(total)}{went}")
         fetcher.begin(total, done)
-        left = lambda: total - sum(size_of(self.files / name) or 0 for name in missing)  # noqa: E731
+
+        def left() -> int:
+            return max(0, total - sum(size_of(self.files / name) or 0 for name in missing))
+
         with within_room(self.home, source.named, left), (self.home / _JOURNAL).open("a") as journal:
             for name, item in missing.items():
                 fetcher.check()
