@@ -6,8 +6,18 @@ import time
 from collections.abc import Callable, Iterable
 
 from ltx2_operator.runtime.queue import Key
+from ltx2_operator.runtime.reflector import Store
 
 log = logging.getLogger(__name__)
+
+
+def in_order(trainings: Store) -> list[Key]:
+    """The keys for a first pass: those that wait come last, since what they wait for is asked for, a request each."""
+
+    def waits(key: Key) -> bool:
+        return bool(((trainings.one(key) or {}).get("status") or {}).get("state") == "Waiting")
+
+    return sorted(trainings.names(), key=waits)
 
 
 class FirstPass:

@@ -19,7 +19,7 @@ from ltx2_operator.runtime.client import Api, own_name
 from ltx2_operator.runtime.configmaps import ConfigMaps
 from ltx2_operator.runtime.controller import Controller
 from ltx2_operator.runtime.departed import Departed
-from ltx2_operator.runtime.first_pass import FirstPass
+from ltx2_operator.runtime.first_pass import FirstPass, in_order
 from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS, Kind
 from ltx2_operator.runtime.lease import Lease, LeaseLost
 from ltx2_operator.runtime.observing import Watcher
@@ -146,7 +146,7 @@ class Process:
         self.metrics.leads(True)
         log.info("leads, with %d workers", self.installation.workers)
         self.pages.start()
-        keys = self.trainings.names()
+        keys = in_order(self.trainings)
         self.controller.looked = FirstPass(keys).looked
         for key in keys:
             self.queue.add(key)

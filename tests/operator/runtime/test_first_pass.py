@@ -2,7 +2,8 @@
 
 import logging
 
-from ltx2_operator.runtime.first_pass import FirstPass
+from ltx2_operator.runtime.first_pass import FirstPass, in_order
+from ltx2_operator.runtime.reflector import Store
 
 
 def test_it_is_said_once_when_the_last_one_was_looked_at(caplog):
@@ -16,3 +17,16 @@ def test_it_is_said_once_when_the_last_one_was_looked_at(caplog):
     known.looked(("ml", "owl"))
     known.looked(("ml", "owl"))
     assert caplog.messages == ["has looked at all 2 trainings, in 2.5 s"]
+
+
+def test_those_that_wait_come_last():
+    trainings = Store()
+    for name, status in (
+        ("a", {"state": "Waiting"}),
+        ("b", {"state": "Running"}),
+        ("c", {"state": "Waiting"}),
+        ("d", {}),
+    ):
+        metadata = {"namespace": "ml", "name": name, "uid": name, "resourceVersion": "1"}
+        trainings.put({"metadata": metadata, "status": status} if status else {"metadata": metadata})
+    assert [name for _, name in in_order(trainings)] == ["b", "d", "a", "c"]
