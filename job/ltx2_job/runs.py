@@ -41,8 +41,7 @@ def facts(run: RunFolder) -> dict[str, Any]:
 
 def newest_step(run: RunFolder) -> int:
     """The step of the newest complete checkpoint, 0 without one."""
-    steps = [saved.step_of(path) for path in saved.listed(run.checkpoints) if (path / saved.MANIFEST).exists()]
-    return max(steps, default=0)
+    return max(map(saved.step_of, saved.with_manifest(run.checkpoints)), default=0)
 
 
 def _state(result: Mapping[str, Any], entries: list[history.Entry]) -> str | None:

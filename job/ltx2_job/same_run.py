@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ltx2_job import saved
 from ltx2_job.config import resolve
 from ltx2_job.errors import ConfigError, Problem
 from ltx2_job.workspace import RunFolder, read_json
@@ -26,7 +27,7 @@ def require_same(run: RunFolder, dump: Mapping[str, Any], resume_from: str | Non
     configuration made it, unless `resume_from` names a checkpoint: then the user has chosen what to go on from. Raises
     ConfigError with one problem for each key that differs.
     """
-    kept = run.result.exists() or any(run.checkpoints.glob("step-*/manifest.json"))
+    kept = run.result.exists() or bool(saved.with_manifest(run.checkpoints))
     if not kept or not run.config.exists() or resume_from not in UNNAMED_CHECKPOINTS:
         return
     before = {

@@ -39,6 +39,11 @@ def listed(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
+def with_manifest(folder: Path) -> list[Path]:
+    """Those whose manifest is there, which is written last; no file is looked into."""
+    return [path for path in listed(folder) if (path / MANIFEST).exists()]
+
+
 def step_of(path: Path) -> int:
     """The step in a checkpoint's folder name."""
     match = _NAME.fullmatch(path.name)

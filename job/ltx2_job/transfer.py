@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol
 
-from ltx2_job import exitcodes
+from ltx2_job import exitcodes, saved
 from ltx2_job.console import size_text
 from ltx2_job.errors import DataError, JobError, StorageError, UnavailableError
 from ltx2_job.storage import CLOSED, FULL, free
@@ -373,8 +373,8 @@ def run_files(root: Path, checkpoints: bool) -> dict[str, Path]:
     folder = "checkpoints/"
     found = {name: path for name, path in listed(root).items() if not name.startswith(folder)}
     if checkpoints:
-        for marker in sorted((root / "checkpoints").glob("step-*/manifest.json")):
-            files = listed(marker.parent)
-            order = sorted(files, key=lambda name: (name == marker.name, name))
-            found |= {f"{folder}{marker.parent.name}/{name}": files[name] for name in order}
+        for checkpoint in saved.with_manifest(root / "checkpoints"):
+            files = listed(checkpoint)
+            order = sorted(files, key=lambda name: (name == saved.MANIFEST, name))
+            found |= {f"{folder}{checkpoint.name}/{name}": files[name] for name in order}
     return found
