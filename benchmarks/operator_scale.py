@@ -5,7 +5,8 @@ which 2,000 have a running Job whose pod answers with a progress page, 500 wait 
 have finished. The operator is a process of its own with one processor and 512 MiB (a control group), under the chart's
 service account and settings.
 
-- first pass, three times: from the start of the process until it has looked at every training
+- first pass, three times: from the start of the process until it has looked at every training; those that wait for
+  pods as before may follow in their own pace
 - reaction, while all runs make steps: from a Job's end to the write of the training's status; requests per change, from
   the API server's audit log. Half of the pods succeed, half fail and get another attempt
 - idle: all runs stand still; what is written then, and what it costs
@@ -35,6 +36,7 @@ from ltx2_operator.runtime.client import ApiError
 ROOT = Path(__file__).resolve().parents[1]
 GOAL_SECONDS, GOAL_MIB = 5.0, 200.0
 LOOKED = "has looked at all"
+LATER = "they are looked at within"
 SETTLE = 90.0  # seconds from the last step of a run until its last numbers are written
 FASTER = {"workers": 16, "api": {"requestsPerSecond": 1000.0, "burst": 1000, "timeoutSeconds": 60}}
 
@@ -77,13 +79,14 @@ def _states(world: World, log: Log) -> Counter[str]:
             time.sleep(5)
 
 
-def first_pass(world: World, label: str, limits: Limits, log: Log) -> tuple[dict[str, Any], Operator]:
+def first_pass(world: World, label: str, limits: Limits, waiting: bool, log: Log) -> tuple[dict[str, Any], Operator]:
     """Start an operator and see how long it takes until it has looked at everything."""
     operator = Operator(world, label, limits)
     seconds = operator.seconds_until(LOOKED, 300)
+    told = [operator.said(words, 1)["message"] for words in (LOOKED, *([LATER] if waiting else []))]
     figures = {
-        "seconds": seconds, "leads_after": operator.seconds_until("leads, with", 1), "processor": operator.processor(),
-        "mib": operator.memory(),
+        "seconds": seconds, "said": told, "leads_after": operator.seconds_until("leads, with", 1),
+        "processor": operator.processor(), "mib": operator.memory(),
     }  # fmt: skip
     log(f"{label}: first pass {json.dumps(figures)}")
     return figures, operator
@@ -126,6 +129,7 @@ def idle(world: World, arguments: argparse.Namespace, operator: Operator, log: L
         "seconds": arguments.idle, "writes": dict(parts.writes(found)), "processors": round(busy, 3),
         "lease_renewals": sum(one.what == "leases" and one.verb == "update" for one in found),
         "reads": dict(parts.Counter(f"{one.verb} {one.what}" for one in found if one.verb in ("get", "list", "watch"))),
+        "asked_about": len({one.uri for one in found if one.what == "events" and one.verb == "list"}),
         "mib": operator.memory(),
     }  # fmt: skip
     log(f"idle: {json.dumps(result)}")
@@ -150,7 +154,7 @@ def measure(arguments: argparse.Namespace, log: Log) -> dict[str, Any]:
                     if operator is not None:
                         operator.end()
                     result["load"].append(round(os.getloadavg()[0], 2))
-                    figures, operator = first_pass(world, f"run-{run + 1}", limits, log)
+                    figures, operator = first_pass(world, f"run-{run + 1}", limits, arguments.waiting > 0, log)
                     result["first_pass"].append(figures)
                 assert operator is not None, "--runs must be 1 or more"
                 result["reaction"] = react(world, arguments, operator, log)
@@ -167,6 +171,7 @@ def table(result: dict[str, Any], command: str) -> str:
     passes, reaction, rest = result["first_pass"], result["reaction"], result["idle"]
     seconds, memory = [one["seconds"] for one in passes], [one["mib"]["most"] for one in passes]
     rows = [
+        ("what it said", "; ".join(passes[-1]["said"]), "-"),
         (
             "first pass, s from the start of the process",
             f"{min(seconds)} ({', '.join(map(str, seconds))})",
@@ -189,6 +194,7 @@ def table(result: dict[str, Any], command: str) -> str:
     rows += [
         ("processor while all runs make steps", f"{reaction['processors']:.0%} of one", "-"),
         (f"writes in {rest['seconds']} s in which nothing changes", json.dumps(rest["writes"]), "none"),
+        ("Jobs and pods that wait, asked about meanwhile", f"{rest['asked_about']} of {2 * result['waiting']}", "all"),
         ("reads meanwhile", json.dumps(rest["reads"]), "-"),
         ("processor meanwhile", f"{rest['processors']:.0%} of one", "-"),
         ("resident at the end, MiB", str(rest["mib"]["now"]), "-"),

@@ -4,24 +4,35 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
+from ltx2_operator.runtime.observing import is_pending
 from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
+
+WAITING: Final = ("Waiting", "Queued")  # states of trainings whose pods are not to be had
 
 log = logging.getLogger(__name__)
 
 
-def in_order(trainings: Store) -> list[Key]:
-    """The keys for a first pass: those that wait come last, since what they wait for is asked for, a request each."""
+def divide(trainings: Store, jobs: Store, pods: Store) -> tuple[list[Key], list[Key]]:
+    """The keys to look at now, and those of trainings that wait for pods as they did when they were last looked at.
 
-    def waits(key: Key) -> bool:
-        return bool(((trainings.one(key) or {}).get("status") or {}).get("state") == "Waiting")
-
-    return sorted(trainings.names(), key=waits)
+    What these wait for is asked for, a request each, and all of them at once would hold up the others' news.
+    """
+    now: list[Key] = []
+    later: list[Key] = []
+    for key in trainings.names():
+        obj = trainings.one(key) or {}
+        status = obj.get("status") or {}
+        known = status.get("observedGeneration") == (obj.get("metadata") or {}).get("generation")
+        waits = known and status.get("state") in WAITING and is_pending(jobs.of(key), pods.of(key))
+        (later if waits else now).append(key)
+    return now, later
 
 
 class FirstPass:
-    """Says once, in the log, that every training which was there at the beginning has been looked at."""
+    """Says once, in the log, that every training which was to be looked at in the beginning has been."""
 
     def __init__(self, keys: Iterable[Key], clock: Callable[[], float] = time.monotonic) -> None:
         self._left, self._clock, self._began = set(keys), clock, clock()
@@ -34,4 +45,6 @@ class FirstPass:
             last = self._left == {key}
             self._left.discard(key)
         if last:
-            log.info("has looked at all %d trainings, in %.1f s", self._all, self._clock() - self._began)
+            log.info(
+                "has looked at all %d trainings that may have news, in %.1f s", self._all, self._clock() - self._began
+            )

@@ -60,11 +60,16 @@ class Refusals:
             self._known.pop(uid, None)
 
 
+def apart(requests_per_second: float) -> float:
+    """Seconds between two looks at runs that wait, over all of them."""
+    return REQUESTS / (requests_per_second * SHARE)
+
+
 class Waiting:
     """Which runs wait for pods, and when each is looked at again: the more there are, the more rarely."""
 
     def __init__(self, requests_per_second: float) -> None:
-        self._rate = requests_per_second * SHARE
+        self._apart = apart(requests_per_second)
         self._old: dict[Key, bool] = {}
         self._lock = threading.Lock()
 
@@ -75,7 +80,7 @@ class Waiting:
             self._old[key] = old
             alike = sum(one is old for one in self._old.values())
         least = OLD_AGAIN if old else YOUNG_AGAIN
-        return max(least, alike * REQUESTS / self._rate) * random.uniform(0.9, 1.1)  # not all in the same second
+        return max(least, alike * self._apart) * random.uniform(0.9, 1.1)  # not all in the same second
 
     def over(self, key: Key) -> None:
         """It waits no more."""

@@ -19,12 +19,13 @@ from ltx2_operator.runtime.client import Api, own_name
 from ltx2_operator.runtime.configmaps import ConfigMaps
 from ltx2_operator.runtime.controller import Controller
 from ltx2_operator.runtime.departed import Departed
-from ltx2_operator.runtime.first_pass import FirstPass, in_order
+from ltx2_operator.runtime.first_pass import FirstPass, divide
 from ltx2_operator.runtime.kinds import JOBS, NODES, PODS, TRAININGS, Kind
 from ltx2_operator.runtime.lease import Lease, LeaseLost
 from ltx2_operator.runtime.observing import Watcher
+from ltx2_operator.runtime.pacing import apart
 from ltx2_operator.runtime.pages import Pages
-from ltx2_operator.runtime.queue import KeyedQueue
+from ltx2_operator.runtime.queue import Key, KeyedQueue
 from ltx2_operator.runtime.reflector import Reflector, Store
 from ltx2_operator.runtime.scope import Scope
 from ltx2_operator.runtime.serving import serve
@@ -45,7 +46,7 @@ class Process:
     """All parts of one operator, put together."""
 
     def __init__(self, configuration: Configuration, namespace: str, installation: Installation) -> None:
-        self.installation, self.metrics = installation, Metrics()
+        self.installation, self.metrics, self.leads = installation, Metrics(), False
         limits, spaces = installation.api, installation.watch_namespaces or (None,)
         self.identity = f"{os.environ.get('POD_NAME') or own_name()}_{uuid.uuid4().hex[:8]}"
         api = Api(
@@ -58,10 +59,10 @@ class Process:
         )
         self.queue = KeyedQueue(counted=self.metrics.queued)
         departed = Departed()
-        self.trainings, jobs = Store(self.queue.add), Store(self.queue.add)
-        pods = Store(self.queue.add, departed.note)
+        self.trainings, self._jobs = Store(self._news), Store(self._news)
+        self._pods = Store(self._news, departed.note)
         nodes = Store() if installation.node_reader else None
-        kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, jobs), (PODS, pods)]
+        kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, self._jobs), (PODS, self._pods)]
         watched = [(kind, store, space) for kind, store in kinds for space in spaces]
         if nodes is not None:
             watched.append((NODES, nodes, None))
@@ -73,15 +74,16 @@ class Process:
         own = os.environ.get("POD_NAMESPACE") or namespace
         self.lease = Lease(api, own, self.identity, installation.leader_election)
         self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
-        watcher = Watcher(api, jobs, pods, departed, nodes, self.pages, installation.secret_reader, ConfigMaps(api))
+        watcher = Watcher(
+            api, self._jobs, self._pods, departed, nodes, self.pages, installation.secret_reader, ConfigMaps(api)
+        )
         numbers = TokenBucket(limits.requests_per_second / 2, max(1, limits.burst // 2))
-        writer = Writer(api, self.lease, self.trainings, jobs, numbers=numbers)
+        writer = Writer(api, self.lease, self.trainings, self._jobs, numbers=numbers)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(
             self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics,
             limits.requests_per_second, self.scope.closed,
         )  # fmt: skip
-        self.leads = False
         self.stop, self._filled = threading.Event(), threading.Event()
         self._measure()
 
@@ -115,6 +117,11 @@ class Process:
         """What cannot mend itself: a copy that has heard nothing for too long."""
         return self.scope.unwell(self.installation.stale_seconds)
 
+    def _news(self, key: Key) -> None:
+        """Something of a training has changed. Whoever does not lead yet will look at everything then."""
+        if self.leads:
+            self.queue.add(key)
+
     def _end(self) -> None:
         self.stop.set()
         self._filled.set()
@@ -146,10 +153,15 @@ class Process:
         self.metrics.leads(True)
         log.info("leads, with %d workers", self.installation.workers)
         self.pages.start()
-        keys = in_order(self.trainings)
-        self.controller.looked = FirstPass(keys).looked
-        for key in keys:
+        now, later = divide(self.trainings, self._jobs, self._pods)
+        self.controller.looked = FirstPass(now).looked
+        for key in now:
             self.queue.add(key)
+        pause = apart(self.installation.api.requests_per_second)
+        for place, key in enumerate(later):
+            self.queue.add_after(key, place * pause)
+        if later:
+            log.info("%d trainings wait for pods; they are looked at within %.0f s", len(later), len(later) * pause)
         workers = [
             threading.Thread(target=self.controller.work, args=(self._lost,), name=f"worker {number}", daemon=True)
             for number in range(self.installation.workers)

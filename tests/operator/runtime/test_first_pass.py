@@ -2,7 +2,8 @@
 
 import logging
 
-from ltx2_operator.runtime.first_pass import FirstPass, in_order
+from ltx2_operator.pods import TRAINING_LABEL
+from ltx2_operator.runtime.first_pass import FirstPass, divide
 from ltx2_operator.runtime.reflector import Store
 
 
@@ -16,17 +17,36 @@ def test_it_is_said_once_when_the_last_one_was_looked_at(caplog):
     assert caplog.messages == []
     known.looked(("ml", "owl"))
     known.looked(("ml", "owl"))
-    assert caplog.messages == ["has looked at all 2 trainings, in 2.5 s"]
+    assert caplog.messages == ["has looked at all 2 trainings that may have news, in 2.5 s"]
 
 
-def test_those_that_wait_come_last():
-    trainings = Store()
-    for name, status in (
-        ("a", {"state": "Waiting"}),
-        ("b", {"state": "Running"}),
-        ("c", {"state": "Waiting"}),
-        ("d", {}),
+def of(name):
+    return {TRAINING_LABEL: name.partition("-")[0]}
+
+
+def put(store, kind, name, status, **metadata):
+    metadata = {"namespace": "ml", "name": name, "uid": name, "resourceVersion": "1", "labels": of(name), **metadata}
+    store.put({"kind": kind, "metadata": metadata, "status": status, "spec": {}})
+
+
+def test_those_that_wait_for_pods_as_before_can_wait_for_their_look():
+    """All else may be news: another spec, a pod that runs, a Job that has ended or is gone, a state that says no."""
+    trainings, jobs, pods = Store(), Store(), Store()
+    for name, state, generation in (
+        ("waits", "Waiting", 2),
+        ("queued", "Queued", 2),
+        ("edited", "Waiting", 3),
+        ("runs", "Waiting", 2),
+        ("over", "Waiting", 2),
+        ("gone", "Waiting", 2),
+        ("lost", "Running", 2),
     ):
-        metadata = {"namespace": "ml", "name": name, "uid": name, "resourceVersion": "1"}
-        trainings.put({"metadata": metadata, "status": status} if status else {"metadata": metadata})
-    assert [name for _, name in in_order(trainings)] == ["b", "d", "a", "c"]
+        put(trainings, "LTX2Training", name, {"state": state, "observedGeneration": 2}, generation=generation)
+        ended = [{"type": "Failed", "status": "True"}] if name == "over" else []
+        if name != "gone":
+            put(jobs, "Job", f"{name}-train", {"conditions": ended})
+            put(pods, "Pod", f"{name}-train-0", {"phase": "Running" if name == "runs" else "Pending"})
+    put(trainings, "LTX2Training", "new", {}, generation=1)
+    now, later = divide(trainings, jobs, pods)
+    assert [name for _, name in later] == ["waits", "queued"]
+    assert [name for _, name in now] == ["edited", "runs", "over", "gone", "lost", "new"]

@@ -2,6 +2,7 @@
 
 from kubernetes.client import Configuration
 
+from ltx2_operator.pods import TRAINING_LABEL
 from ltx2_operator.runtime import process
 from ltx2_operator.runtime.process import STOP_SECONDS, Process, wind_down
 from ltx2_operator.settings import Installation
@@ -69,3 +70,28 @@ def test_the_lease_is_given_back_only_where_nobody_can_write_any_more(monkeypatc
         monkeypatch.setattr(found.lease, "release", lambda ended=ended: given_back.append(ended))
         assert found.run() == 0
     assert given_back == [True]
+
+
+def test_who_does_not_lead_queues_nothing_and_a_new_leader_looks_at_those_that_wait_last(monkeypatch, caplog):
+    """Catches: the lists that fill the caches queue every training in their order, before anybody leads."""
+    caplog.set_level("INFO")
+    found = Process(Configuration(), "ops", Installation())
+    monkeypatch.setattr(found.pages, "start", lambda: None)
+    monkeypatch.setattr(found.controller, "work", lambda lost: None)
+
+    def put(store, kind, name, version, **content):
+        metadata = {"namespace": "ml", "name": name, "resourceVersion": version, "generation": 1}
+        metadata["labels"] = {TRAINING_LABEL: name}
+        store.put({"kind": kind, "metadata": metadata, "spec": {}, **content})
+
+    waits = {"state": "Waiting", "observedGeneration": 1}
+    for name, status in (("a", waits), ("b", waits), ("c", {"state": "Running"}), ("d", {})):
+        put(found.trainings, "LTX2Training", name, "1", status=status)
+        put(found._jobs, "Job", name, "1")
+    assert found.queue.depth == 0
+    found._begin()
+    assert [found.queue.get(0) for _ in range(3)] == [("ml", "c"), ("ml", "d"), ("ml", "a")]
+    assert found.queue.depth == 0, "the next one that waits comes a moment later"
+    assert "2 trainings wait for pods; they are looked at within 1 s" in caplog.text
+    put(found._pods, "Pod", "b", "2")
+    assert found.queue.get(0) == ("ml", "b"), "unless something happens to it"
