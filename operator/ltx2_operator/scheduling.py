@@ -17,6 +17,7 @@ from ltx2_operator.pods import quantity_value
 Body = Mapping[str, Any]
 
 _LACKING: Final = re.compile(r"\b\d+ Insufficient ([\w./-]*\w)")
+_OWN_TAINTS: Final = "node.kubernetes.io/"  # those that the cluster sets by itself
 _WORDS: Final = {"memory": "memory", "cpu": "CPU", "ephemeral-storage": "scratch disk (ephemeral-storage)"}
 
 # Reasons about volumes, which no free node helps, then those about nodes that would be large enough.
@@ -32,8 +33,6 @@ _VOLUMES: Final = (
 )  # fmt: skip
 _NODES: Final = (
     ("Too many pods", "the nodes run as many pods as they may: wait, or add a node"),
-    ("taint", "nodes that would do have a taint that the pod does not tolerate: add a toleration to "
-     "spec.podTemplate.spec.tolerations, or take the taint away"),
     ("were unschedulable", "nodes that would do are cordoned: `kubectl uncordon` lets pods in again"),
     ("anti-affinity", "each of spec.nodes pods needs a node of its own: add a node, or fewer spec.nodes in a new "
      "LTX2Training"),
@@ -67,7 +66,9 @@ def why_unplaced(found: Unplaced) -> str:
     words = found.text.partition(" preemption:")[0].removesuffix(" no new claims to deallocate,").strip()
     parts = [sentence for phrase, sentence in _VOLUMES if phrase in words]
     parts += [_resource(name, found) for name in dict.fromkeys(_LACKING.findall(words))]
-    parts += [] if parts else [sentence for phrase, sentence in _NODES if phrase in words]
+    if not parts:
+        parts = [_taints(found)] if "taint" in words else []
+        parts += [sentence for phrase, sentence in _NODES if phrase in words]
     if not parts and "node affinity/selector" in words:
         parts = [_selector(found)]
     return "; ".join([*parts, f"the scheduler: {words}"]) if parts else words
@@ -143,6 +144,50 @@ def _selector(found: Unplaced) -> str:
         "no node has the labels that nodeSelector and affinity of spec.podTemplate ask for, or all that have them are "
         "in status.avoidNodes: label a node, or change them (they may change while spec.suspend is true)"
     )
+
+
+def _taints(found: Unplaced) -> str:
+    """The taints that keep the pod away; the newest schedulers only count them."""
+    tolerations = (found.pod.get("spec") or {}).get("tolerations") or []
+    nodes: dict[tuple[str, str, str], list[str]] = {}
+    for node in found.candidates:
+        for taint in (node.get("spec") or {}).get("taints") or []:
+            if _repels(taint) and not any(_tolerates(one, taint) for one in tolerations):
+                key = str(taint.get("key")), str(taint.get("value") or ""), str(taint.get("effect"))
+                nodes.setdefault(key, []).append(str(node["metadata"].get("name")))
+    said = "nodes that would do have a taint that the pod does not tolerate"
+    if not nodes:
+        return f"{said}: add a toleration to spec.podTemplate.spec.tolerations, or take the taint away"
+    return "; ".join([said, *(_taint(key, names) for key, names in sorted(nodes.items()))])
+
+
+def _taint(taint: tuple[str, str, str], names: Sequence[str]) -> str:
+    """One taint, the nodes that have it, and what to do about it."""
+    key, value, effect = taint
+    text = f"{key}{'=' if value else ''}{value}:{effect} on {names[0]}"
+    text += f" and {len(names) - 1} more" if len(names) > 1 else ""
+    if key.startswith(_OWN_TAINTS):
+        return f"{text}, which says what is wrong with the node: see `kubectl describe node {names[0]}`"
+    how = f"operator: Equal, value: {value}" if value else "operator: Exists"
+    return (
+        f"{text}: add {{key: {key}, {how}, effect: {effect}}} to spec.podTemplate.spec.tolerations, "
+        "or take the taint away"
+    )
+
+
+def _repels(taint: Body) -> bool:
+    """Whether it keeps pods away; for a cordoned node the scheduler has words of its own."""
+    return taint.get("effect") in ("NoSchedule", "NoExecute") and taint.get("key") != f"{_OWN_TAINTS}unschedulable"
+
+
+def _tolerates(toleration: Body, taint: Body) -> bool:
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#concepts"""
+    if toleration.get("effect") not in (None, "", taint.get("effect")):
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in (None, "", taint.get("key"))
+    same = toleration.get("key") == taint.get("key")
+    return same and str(toleration.get("value") or "") == str(taint.get("value") or "")
 
 
 @dataclass(frozen=True)

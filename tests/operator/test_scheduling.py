@@ -156,6 +156,56 @@ def test_what_else_keeps_a_pod_from_a_node_has_its_remedy(text, words):
     assert words in found and text in found
 
 
+def tainted(name, *taints, **labels):
+    body = node(**labels)
+    body["metadata"]["name"] = name
+    body["spec"] = {"taints": [dict(zip(("key", "value", "effect"), one, strict=True)) for one in taints]}
+    return body
+
+
+def kept_away(nodes, *tolerations):
+    body = PODS.kept({"spec": {"containers": [{"name": "job"}], "tolerations": list(tolerations)}})
+    text = "0/3 nodes are available: 3 node(s) had untolerated taint(s)."
+    return why_unplaced(Unplaced(body, text, nodes, PLAN)).removesuffix(f"; the scheduler: {text}")
+
+
+def test_taints_that_keep_a_pod_away_are_named_with_what_tolerates_them():
+    team, spot = ("team", "video", "NoSchedule"), ("spot", "", "NoExecute")
+    nodes = [tainted("a", team), tainted("b", spot, team), tainted("other", ("arm", "", "NoSchedule"), labels={})]
+    said = "nodes that would do have a taint that the pod does not tolerate"
+    remedy = "spec.podTemplate.spec.tolerations, or take the taint away"
+    video = "team=video:NoSchedule on a and 1 more: add {key: team, operator: Equal, value: video, effect: NoSchedule}"
+    alone = "spot:NoExecute on b: add {key: spot, operator: Exists, effect: NoExecute}"
+    assert kept_away(nodes) == f"{said}; {alone} to {remedy}; {video} to {remedy}"
+    assert kept_away(nodes, {"key": "team", "value": "video"}) == f"{said}; {alone} to {remedy}"
+    assert kept_away(nodes, {"key": "spot", "operator": "Exists"}) == f"{said}; {video} to {remedy}"
+    assert kept_away(nodes, {"operator": "Exists"}) == kept_away([]) == f"{said}: add a toleration to {remedy}"
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        {"key": "team", "value": "audio"},
+        {"key": "team", "operator": "Exists", "effect": "NoExecute"},
+        {"key": "crew", "operator": "Exists"},
+        {"key": "team", "value": "video", "effect": "PreferNoSchedule"},
+    ],
+)
+def test_a_toleration_of_something_else_does_not_help(toleration):
+    assert "team=video:NoSchedule on a" in kept_away([tainted("a", ("team", "video", "NoSchedule"))], toleration)
+
+
+def test_a_taint_that_the_cluster_set_is_about_the_node_and_not_to_be_tolerated():
+    pressure = ("node.kubernetes.io/disk-pressure", "", "NoSchedule")
+    cordoned = ("node.kubernetes.io/unschedulable", "", "NoSchedule")
+    rather = ("team", "video", "PreferNoSchedule")
+    found = kept_away([tainted("a", pressure, rather), tainted("b", cordoned)])
+    assert found.endswith(
+        "does not tolerate; node.kubernetes.io/disk-pressure:NoSchedule on a, which says what is wrong with the node: "
+        "see `kubectl describe node a`"
+    )
+
+
 def test_a_class_that_no_node_is_of_is_told_where_affinity_is_all_that_is_wrong():
     text = "2 node(s) didn't match Pod's node affinity/selector"
     assert "no node offers nvidia.com/gpu of class h100-80g now" in said(text, [node(labels={})])

@@ -50,11 +50,11 @@ _Resources: Any = _only("_Resources", ("requests", "limits"))  # messages name w
 _Container: Any = _only("_Container", ("name", "restartPolicy"), resources=_Resources)
 _State: Any = _only("_State", ("name", "image", "state"))
 _Condition: Any = _only("_Condition", ("type", "status", "reason", "message"))
-# Of a pod's spec, only where it runs, how long it may take to leave, and what limits its containers.
+# Of a pod's spec, only where it may run and runs, how long it may take to leave, and what limits its containers.
 Pod = _only(
     "Pod", _OBJECT, metadata=_Child,
     spec=_only(
-        "_PodSpec", ("nodeName", "terminationGracePeriodSeconds", "overhead"),
+        "_PodSpec", ("nodeName", "tolerations", "terminationGracePeriodSeconds", "overhead"),
         containers=list[_Container] | None, initContainers=list[_Container] | None,
     ),
     status=_only(
