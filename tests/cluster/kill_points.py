@@ -6,6 +6,7 @@ cluster.kill_points FOLDER` in the folder tests does them all and writes kill-po
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -24,7 +25,7 @@ import urllib3
 from patience import until
 
 from .harness import simulated
-from .harness.client import api_client
+from .harness.client import api_client, established
 from .harness.devices import NVIDIA
 from .harness.simulated import Simulated
 from .operators import ROOT, Operator, account, rights
@@ -122,13 +123,14 @@ class Campaign:
     def __init__(self, plane: Simulated, folder: Path) -> None:
         self.plane, self._folder = plane, folder
         plane.kubectl("apply", "--server-side", "-f", str(ROOT / "configs/crd/ltx2trainings.ltx2.dev.yaml"))
-        plane.kubectl("wait", "crd/ltx2trainings.ltx2.dev", "--for=condition=Established", "--timeout=60s")
+        established(plane.kubectl, "ltx2trainings.ltx2.dev")
         self.kubeconfig = account(plane, "default", rights(), folder)
         user = json.loads(self.kubeconfig.read_text())["users"][0]["name"]
         _await_owners(plane, f"system:serviceaccount:default:{user}")
         client = api_client(plane.kubeconfig)
         self._core, self._custom = kubernetes.client.CoreV1Api(client), kubernetes.client.CustomObjectsApi(client)
         self.jobs = Jobs(plane.kubeconfig)
+        self.numbers = itertools.count(1)  # runs of the same point are namespaces of their own
 
     def end(self) -> None:
         """The control plane is its owner's to end."""
@@ -278,7 +280,7 @@ def attempt(campaign: Campaign, reference: Told, point: Point, form: str) -> dic
     while not told.killed and repeat < REPEATS:
         repeat += 1
         try:
-            told = campaign.run(f"p{point.number:03}-{form}-{repeat}", point, form)
+            told = campaign.run(f"p{point.number:03}-{form}-{next(campaign.numbers)}", point, form)
         except Exception as error:
             return {**asdict(point), "form": form, "killed": True, "runs": repeat, "differences": [str(error)]}
         wrong = differences(told, reference)

@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from clients import CHART, run_helm
+from cluster.harness.client import established
 from ltx2_job.config import layers
 from ltx2_job.config.layers import DATASET, TRAINING, VIDEO, Names
 from ltx2_operator import admission
@@ -64,7 +65,7 @@ class Judge:
 def judge(fresh_control_plane: Any) -> Iterator[Judge]:
     where = ["--namespace", "ltx2-system", "--create-namespace", "--kubeconfig", str(fresh_control_plane.kubeconfig)]
     run_helm(4, "install", "ltx2-operator", str(CHART), *where, values={"replicaCount": 0})
-    fresh_control_plane.kubectl("wait", "--for=condition=Established", "crd/ltx2trainings.ltx2.dev", "--timeout=30s")
+    established(fresh_control_plane.kubectl, "ltx2trainings.ltx2.dev")
     made = Judge(fresh_control_plane)
     deadline = time.monotonic() + 30
     while not made(training({"no_such_key": 1})):  # a policy comes into force within seconds

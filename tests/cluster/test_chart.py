@@ -15,6 +15,7 @@ from ltx2_operator.api import API_VERSION, KIND
 from patience import until
 
 from .harness.binaries import Missing
+from .harness.client import established
 from .harness.prometheus import define_monitors
 from .installed import Installed
 from .required import missing
@@ -46,7 +47,7 @@ class Release:
         self.helm("upgrade", RELEASE, str(chart), values=values or {}, major=major)
 
     def established(self) -> None:
-        self.kubectl("wait", "--for=condition=Established", DEFINITION, "--timeout=30s")
+        established(self.kubectl, DEFINITION.removeprefix("crd/"))
 
     def settings(self) -> str:
         return str(self.kubectl.get("configmap", f"{RELEASE}-settings", "-n", NAMESPACE)["data"]["settings.yaml"])

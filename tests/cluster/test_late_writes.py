@@ -16,6 +16,7 @@ import pytest
 
 from patience import until
 
+from .harness.client import established
 from .operators import ROOT, Operator, account, rights
 from .proxy import Broken, Proxy, Request
 from .test_runtime import training
@@ -66,8 +67,7 @@ class Scene:
 @pytest.fixture
 def scene(control_plane: Any, namespace: str, tmp_path: Path) -> Iterator[Scene]:
     control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "configs/crd/ltx2trainings.ltx2.dev.yaml"))
-    wait = ("wait", "crd/ltx2trainings.ltx2.dev", "--for=condition=Established", "--timeout=30s")
-    until(lambda: control_plane.kubectl.run(*wait).returncode == 0, "the definition")
+    established(control_plane.kubectl, "ltx2trainings.ltx2.dev")
     kubeconfig = account(control_plane, namespace, rights(), tmp_path)
     made = Scene(control_plane, namespace, tmp_path, kubeconfig, Proxy(kubeconfig, namespace))
     yield made

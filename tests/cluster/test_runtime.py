@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.harness.client import established
 from cluster.operators import ROOT, Operator, Road, account, rights
 from ltx2_operator.accept import plan_stage, resolve_spec
 from ltx2_operator.api import parse
@@ -40,8 +41,7 @@ def training(name: str, **spec: Any) -> dict[str, Any]:
 def defined(control_plane: Any) -> Any:
     """The control plane with LTX2Training defined."""
     control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "configs/crd/ltx2trainings.ltx2.dev.yaml"))
-    wait = ("wait", "crd/ltx2trainings.ltx2.dev", "--for=condition=Established", "--timeout=30s")
-    until(lambda: control_plane.kubectl.run(*wait).returncode == 0, "the definition")  # at first it has no conditions
+    established(control_plane.kubectl, "ltx2trainings.ltx2.dev")
     return control_plane
 
 

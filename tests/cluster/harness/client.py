@@ -9,6 +9,8 @@ from typing import Any
 
 import kubernetes
 
+from patience import until
+
 from . import binaries
 
 
@@ -56,6 +58,12 @@ class Kubectl:
     def get(self, *arguments: str) -> Any:
         """What `kubectl get ARGUMENTS` knows, as an object."""
         return json.loads(self("get", *arguments, "-o", "json"))
+
+
+def established(kubectl: Kubectl, definition: str) -> None:
+    """Wait until the API server serves a kind. At first it has no conditions: `kubectl wait` calls that an error."""
+    wait = ("wait", f"crd/{definition}", "--for=condition=Established", "--timeout=30s")
+    until(lambda: kubectl.run(*wait).returncode == 0, f"{definition} is served", 60)
 
 
 def ready(kubectl: Kubectl) -> bool:

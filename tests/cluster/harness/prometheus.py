@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from . import binaries
-from .client import Kubectl
+from .client import Kubectl, established
 from .cluster import Cluster
 from .processes import wait
 
@@ -43,7 +43,7 @@ def define_monitors(kubectl: Kubectl) -> None:
     folder = Path(found["Dir"]) / "example" / "prometheus-operator-crd"
     for name in ("podmonitors", "servicemonitors", "prometheusrules"):
         kubectl("apply", "--server-side", "-f", str(folder / f"monitoring.coreos.com_{name}.yaml"))
-        kubectl("wait", "--for=condition=Established", f"crd/{name}.monitoring.coreos.com", "--timeout=30s")
+        established(kubectl, f"{name}.monitoring.coreos.com")
 
 
 def scrape_configs(monitors: list[Mapping[str, Any]], kubeconfig: Path) -> list[dict[str, Any]]:
