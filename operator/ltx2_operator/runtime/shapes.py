@@ -4,9 +4,9 @@ A list of pods is mostly specs, environment variables and managedFields that nob
 first would need several times the memory. A value is whatever it is: what is wrong with it is said by reconcile.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -78,20 +78,23 @@ class _Event(TypedDict, total=False):
     object: msgspec.Raw
 
 
-@cache
-def _decoder(shape: Any) -> "msgspec.json.Decoder[Any]":
-    return msgspec.json.Decoder(shape)
+# Built while the module is loaded, by one thread: two that build decoders with a part in common can end the process
+# (a segmentation fault of msgspec 0.22: one takes the other's part before all of its fields are there).
+_PLAIN: Final = (Any, Body, dict[str, msgspec.Raw])
+_DECODERS: Final[Mapping[Any, "msgspec.json.Decoder[Any]"]] = {
+    shape: msgspec.json.Decoder(shape) for shape in (*_PLAIN, Training.metadata, Job, Pod, Node, _List, _Event)
+}
 
 
 def read_list(data: bytes, shape: Any) -> tuple[list[Body], Body]:
     """The items of a list, and its own metadata. Raises ValueError."""
-    found = _decoder(_List).decode(data)
+    found = _DECODERS[_List].decode(data)
     return [_shared(_decoded(item, shape)) for item in found.get("items") or []], found.get("metadata") or {}
 
 
 def read_event(line: bytes, shape: Any) -> tuple[str, Body]:
     """Kind and object of one line of a watch; the object of an ERROR is whole. Raises ValueError."""
-    found = _decoder(_Event).decode(line)
+    found = _DECODERS[_Event].decode(line)
     kind = found.get("type", "")
     body = _decoded(found.get("object") or b"{}", Body if kind == "ERROR" else shape)
     return kind, _shared(body)
@@ -99,9 +102,9 @@ def read_event(line: bytes, shape: Any) -> tuple[str, Body]:
 
 def _decoded(data: "msgspec.Raw | bytes", shape: Any) -> Body:
     if isinstance(shape, Open):
-        parts = _decoder(dict[str, msgspec.Raw]).decode(data)
-        return {key: _decoder(shape.metadata if key == "metadata" else Any).decode(raw) for key, raw in parts.items()}
-    found: Body = _decoder(shape).decode(data)
+        parts = _DECODERS[dict[str, msgspec.Raw]].decode(data)
+        return {key: _DECODERS[shape.metadata if key == "metadata" else Any].decode(raw) for key, raw in parts.items()}
+    found: Body = _DECODERS[shape].decode(data)
     return found
 
 

@@ -1,6 +1,7 @@
 """Watches as the client reads them, of answers without a server."""
 
 import json
+from typing import Any
 
 import pytest
 from kubernetes.client import Configuration
@@ -33,7 +34,7 @@ class Response:
 def watched(response, monkeypatch):
     api = Api(Configuration(), TokenBucket(1, 1), timeout=5, connections=1)
     monkeypatch.setattr(api, "_send", lambda *_: response)
-    return api.watch("/api/v1/pods", {}, 10, dict)
+    return api.watch("/api/v1/pods", {}, 10, dict[str, Any])
 
 
 def test_a_watch_that_is_refused_is_refused_before_its_first_event(monkeypatch):
