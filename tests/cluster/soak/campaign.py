@@ -39,6 +39,8 @@ class Soak:
     log: Path
     records: list[dict[str, Any]] = field(default_factory=list)
     _excused: dict[str, set[str]] = field(default_factory=dict)  # reasons of failures that a fault has brought about
+    # The same of whatever uses a claim while a fault is under way, those that begin meanwhile too.
+    _broken: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _ended: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _breaking: threading.Lock = field(default_factory=threading.Lock)  # held while something is being broken
@@ -90,10 +92,15 @@ class Soak:
         end = time.monotonic() + MOST_SECONDS
         while True:
             kind, reason, message = self._wait_for_end(run, end)
-            if reason in self._excused.get(run.name, set()) and reason != run.reason:
+            if reason in self._excuses(run.name) and reason != run.reason:
                 self._retry(run.name, f"{kind}: {reason}", end)
                 continue
             return self._problems(run, reason, message)
+
+    def _excuses(self, name: str) -> set[str]:
+        """Reasons of a failure of this run that faults have brought about, or may while one is under way."""
+        shared = self._broken.get(self._claim_name(name), ())
+        return self._excused.get(name, set()).union(shared)
 
     def _retry(self, name: str, failed: str, end: float) -> None:
         """`ltx2 retry`, once what has brought the failure about is gone."""
@@ -190,27 +197,28 @@ class Soak:
             if not found:
                 return False
             target = self.chance.choice(found)
-            sharing = [name for name, claim in self._alive() if claim == target.claim]
-            for name in sharing if "StorageError" in fault.excuses else [target.training]:
-                self._excused.setdefault(name, set()).update(fault.excuses)
+            self._excused.setdefault(target.training, set()).update(fault.excuses)
+            shared = "StorageError" in fault.excuses
+            if shared:
+                self._broken[target.claim] = fault.excuses
             try:
                 fault.act(self.world, target, self.chance)
             except (Missed, KubectlFailed, StartFailed, AssertionError, OSError, subprocess.TimeoutExpired) as why:
                 missed = str(why)[:300]
             except Exception as error:  # a fault that is no fault makes the soak worthless, and must not end the others
                 problems = [f"{type(error).__name__}: {error}"]
+            if shared:
+                for name in [one for one in list(self.world.manifests) if self._claim_name(one) == target.claim]:
+                    self._excused.setdefault(name, set()).update(fault.excuses)
+                del self._broken[target.claim]
         self.tell(
             fault=fault.name, target=str(target), seconds=round(time.monotonic() - began, 1), missed=missed,
             problems=problems,
         )  # fmt: skip
         return not missed
 
-    def _alive(self) -> list[tuple[str, str]]:
-        return [
-            (name, str(obj["spec"]["storage"].get("claimName", f"{name}-data")))
-            for name, obj in self.world.manifests.items()
-            if not _ends(self.world.status(name))
-        ]
+    def _claim_name(self, name: str) -> str:
+        return str(self.world.manifests[name]["spec"]["storage"].get("claimName", f"{name}-data"))
 
     def _stage_seconds(self) -> float:
         """The median of the stages that have ended well."""

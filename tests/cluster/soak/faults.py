@@ -114,7 +114,7 @@ def _fill_scratch(world: World, target: Target, _: random.Random) -> None:
 
 
 def _fill_volume(world: World, target: Target, _: random.Random) -> None:
-    """Not a byte is free, until a training has said so."""
+    """Not a byte is free, until the training has said so, or has ended before it had to write."""
     volume = world.volumes.get(target.claim)
     if volume is None or not volume.folder.is_mount():
         raise Missed("its volume has no size")
@@ -127,7 +127,7 @@ def _fill_volume(world: World, target: Target, _: random.Random) -> None:
                     file.flush()
                 except OSError:
                     break
-        _until(lambda: world.reason(target.training, "Failed") == "StorageError", 45)
+        _until(lambda: bool(ends(world.status(target.training))), 45)
     finally:
         filler.unlink(missing_ok=True)
 
