@@ -107,10 +107,11 @@ def _hog(world: World, target: Target, _: random.Random) -> None:
 
 
 def _fill_scratch(world: World, target: Target, _: random.Random) -> None:
-    """The kubelet looks every ten seconds: until then nothing may end by itself."""
+    """The kubelet measures volumes once a minute, and acts within ten seconds: until then nothing may end by itself."""
     _inside(world, target, _WORKERS, "19", "0")
     _inside(world, target, _FILL)
-    world.kubectl("wait", f"pod/{target.name}", "--for=jsonpath={.status.phase}=Failed", "--timeout=60s")
+    failed = "--for=jsonpath={.status.phase}=Failed"
+    world.kubectl("wait", f"pod/{target.name}", failed, "--timeout=110s")
 
 
 def _fill_volume(world: World, target: Target, _: random.Random) -> None:
