@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GOAL_SECONDS, GOAL_MIB = 5.0, 200.0
 LOOKED = "has looked at all"
 LATER = "they are looked at within"
+ANSWER = 8.0  # seconds from a Job's end in which its training's status must be written
 SETTLE = 90.0  # seconds from the last step of a run until its last numbers are written
 FASTER = {"workers": 16, "api": {"requestsPerSecond": 1000.0, "burst": 1000, "timeoutSeconds": 60}}
 
@@ -64,7 +65,7 @@ def fill(world: World, arguments: argparse.Namespace, log: Log) -> None:
         log(f"filling: {dict(states)}")
         if operator.process.poll() is not None or states["Rejected"] or states["Failed"]:
             sys.exit(f"the operator has ended, or refuses trainings: {operator.log.read_text()[-2000:]}")
-        time.sleep(5 if arguments.trainings > 500 else 1)
+        time.sleep(15 if arguments.trainings > 500 else 1)  # to list thousands keeps the server from its work
     operator.end()
     log(f"filled: {dict(states)}")
 
@@ -106,7 +107,7 @@ def react(world: World, arguments: argparse.Namespace, operator: Operator, log: 
     found = parts.requests(audit, since)
     result: dict[str, Any] = {"processors": round(busy, 3), "mib": operator.memory()}
     for name, first in (("succeeds", 0), ("fails and is tried again", 1)):
-        seen = [parts.reaction(found, number, 8.0) for number in numbers[first::2]]
+        seen = [parts.reaction(found, number, ANSWER) for number in numbers[first::2]]
         known = [one for one in seen if one is not None]
         result[name] = {
             "changes": len(seen), "unanswered": len(seen) - len(known),
@@ -186,6 +187,9 @@ def table(result: dict[str, Any], command: str) -> str:
         ("resident at the most, MiB", f"{min(memory)} ({', '.join(map(str, memory))})", GOAL_MIB),
     ]
     for name, found in reaction.items():
+        if isinstance(found, dict) and "unanswered" in found:
+            late = f"{found['unanswered']} of {found['changes']}"
+            rows.append((f"a pod {name}: not answered within {ANSWER:.0f} s", late, "none"))
         if isinstance(found, dict) and "seconds" in found:
             for key, text in (("seconds", "Job's end to status write, s"), ("requests", "requests")):
                 figures = found[key]
@@ -219,7 +223,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="how often the first pass is measured")
     parser.add_argument("--changes", type=int, default=100, help="pods that are made to end")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two of them")
-    parser.add_argument("--warm", type=float, default=60.0, help="seconds of steps before the first of them")
+    parser.add_argument("--warm", type=float, default=120.0, help="seconds of steps before the first of them")
     parser.add_argument("--after", type=float, default=20.0, help="seconds after the last of them")
     parser.add_argument("--settle", type=float, default=SETTLE, help="seconds from the last step to the idle time")
     parser.add_argument("--idle", type=float, default=600.0, help="seconds in which nothing changes")
@@ -239,7 +243,9 @@ def main() -> int:
     print(text)
     fast = statistics.median(one["seconds"] for one in result["first_pass"]) <= GOAL_SECONDS
     small = statistics.median(one["mib"]["most"] for one in result["first_pass"]) <= GOAL_MIB
-    return 0 if fast and small and not result["idle"]["writes"] else 1
+    found = [one for one in result["reaction"].values() if isinstance(one, dict) and "unanswered" in one]
+    answered = not any(one["unanswered"] for one in found)
+    return 0 if fast and small and answered and not result["idle"]["writes"] else 1
 
 
 if __name__ == "__main__":

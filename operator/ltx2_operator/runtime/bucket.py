@@ -14,13 +14,23 @@ class TokenBucket:
         burst: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        beside: "TokenBucket | None" = None,
     ) -> None:
+        """beside: a larger one of which this is a share; what can do without leaves that one room."""
         self._rate, self._burst, self._clock, self._sleep = rate, float(burst), clock, sleep
         self._tokens, self._at = float(burst), clock()
-        self._lock = threading.Lock()
+        self._beside, self._lock = beside, threading.Lock()
+
+    def roomy(self) -> bool:
+        """Whether half of the burst is left: nobody waits, and whoever comes next need not."""
+        with self._lock:
+            self._fill()
+            return self._tokens >= self._burst / 2
 
     def spare(self) -> bool:
         """Take a token if one is there now; says whether."""
+        if self._beside is not None and not self._beside.roomy():
+            return False
         with self._lock:
             self._fill()
             if self._tokens < 1.0:

@@ -1,9 +1,10 @@
 """Looks at trainings: reconcile in the middle, what it needs before it, what it decided after it."""
 
 import logging
+import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from ltx2_operator.reconcile import reconcile
 from ltx2_operator.runtime.client import ApiError
 from ltx2_operator.runtime.lease import LeaseLost
 from ltx2_operator.runtime.observing import Watcher, is_pending
-from ltx2_operator.runtime.pacing import OLD_AFTER, Refusals, Waiting
+from ltx2_operator.runtime.pacing import BUSY_AGAIN, OLD_AFTER, Refusals, Waiting
 from ltx2_operator.runtime.queue import Key, KeyedQueue
 from ltx2_operator.runtime.reflector import Store
 from ltx2_operator.runtime.telling import Teller
@@ -43,16 +44,22 @@ class Controller:
         metrics: Metrics,
         requests_per_second: float,
         closed: Callable[[str], bool] = lambda namespace: False,
+        roomy: Callable[[], bool] = lambda: True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.looked: Callable[[Key], None] = lambda key: None  # told of each look, when it is over
         self._trainings, self._watcher, self._writer, self._teller = trainings, watcher, writer, teller
         self._queue, self._settings, self._metrics, self._now = queue, settings, metrics, now
+        self._roomy = roomy  # whether requests are left for what can wait
         self._closed = closed  # whether a namespace cannot be read: what is known of it is old
         self._uids: dict[Key, str] = {}
         self._dry_runs: dict[str, tuple[DryRun, datetime]] = {}  # by uid
         self._refusals, self._waiting = Refusals(), Waiting(requests_per_second)
         self._lock = threading.Lock()
+
+    def expect(self, waiting: Iterable[Key]) -> None:
+        """Before the first look: these trainings have waited for pods for long."""
+        self._waiting.expect(waiting)
 
     def work(self, lost: Callable[[LeaseLost], None]) -> None:
         """Look at one key after another until the queue is closed. `lost` is called when the lease is."""
@@ -101,6 +108,8 @@ class Controller:
             return None
         if self._closed(key[0]):
             return CLOSED_AGAIN
+        if self._watcher.waits(obj) and not self._roomy():
+            return BUSY_AGAIN * random.uniform(0.9, 1.1)
         observed = self._watcher.observe(obj, self._dry_run(obj), self._refusals.words(str(obj["metadata"]["uid"])))
         now = self._now()
         outcome = reconcile(obj, observed, now, self._settings)

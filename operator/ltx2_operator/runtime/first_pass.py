@@ -4,13 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
 
-from ltx2_operator.runtime.observing import is_pending
+from ltx2_operator.runtime.observing import waits_as_before
 from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
-
-WAITING: Final = ("Waiting", "Queued")  # states of trainings whose pods are not to be had
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +20,8 @@ def divide(trainings: Store, jobs: Store, pods: Store) -> tuple[list[Key], list[
     now: list[Key] = []
     later: list[Key] = []
     for key in trainings.names():
-        obj = trainings.one(key) or {}
-        status = obj.get("status") or {}
-        known = status.get("observedGeneration") == (obj.get("metadata") or {}).get("generation")
-        waits = known and status.get("state") in WAITING and is_pending(jobs.of(key), pods.of(key))
+        obj = trainings.one(key)
+        waits = obj is not None and waits_as_before(obj, jobs.of(key), pods.of(key))
         (later if waits else now).append(key)
     return now, later
 

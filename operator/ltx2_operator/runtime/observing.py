@@ -23,6 +23,7 @@ from ltx2_operator.runtime.queue import Key
 from ltx2_operator.runtime.reflector import Store
 
 Body = Mapping[str, Any]
+WAITING: Final = ("Waiting", "Queued")  # states of trainings whose pods are not to be had
 EVENTS_MOST: Final = 50  # of one object; the server counts repetitions
 
 
@@ -63,6 +64,11 @@ class Watcher:
             dry_run=dry_run,
             refused=refused,
         )
+
+    def waits(self, obj: Body) -> bool:
+        """Whether it waits for pods as before: a look at it asks, and decides nothing."""
+        key: Key = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        return waits_as_before(obj, self.jobs.of(key), self.pods.of(key))
 
     def forget(self, key: Key) -> None:
         """The training is gone."""
@@ -130,6 +136,13 @@ def is_pending(jobs: Sequence[Body], pods: Sequence[Body]) -> bool:
     """Whether a Job waits for a queue or for pods: what it waits for tells nobody, so it is looked at again."""
     waiting = [job for job in jobs if not job_finished(job)]
     return bool(waiting) and not any(_phase(pod) == "Running" for pod in pods)
+
+
+def waits_as_before(obj: Body, jobs: Sequence[Body], pods: Sequence[Body]) -> bool:
+    """Whether a training waits for pods as it did at its last look: only what it waits for may have changed."""
+    status = _mapping(obj.get("status"))
+    known = status.get("observedGeneration") == obj["metadata"].get("generation")
+    return known and status.get("state") in WAITING and is_pending(jobs, pods)
 
 
 def _job_uids(obj: Body, jobs: Sequence[Body]) -> set[str]:

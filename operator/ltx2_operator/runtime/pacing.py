@@ -1,11 +1,12 @@
 """How often is asked again what may stay as it is for hours: refused children, runs that wait for pods.
 
 Nobody is told when a quota is raised or why no pod comes, so both are asked for. All of those runs together leave half
-of the requests to the runs that have news.
+of the requests to the runs that have news, and ask only while these leave room.
 """
 
 import random
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,6 +18,7 @@ TRY_MOST: Final = 300.0  # seconds between two tries of a child that is refused;
 YOUNG_AGAIN: Final = 10.0  # seconds between two looks at a run that waits for pods
 OLD_AGAIN: Final = 60.0  # the same for a Job that has waited for long
 OLD_AFTER: Final = 300.0
+BUSY_AGAIN: Final = 5.0  # the same where others have taken the requests that one of them may make
 REQUESTS: Final = 4  # of one look at a run that waits
 SHARE: Final = 0.25  # of the requests that the operator may make: for the young ones, and for the old ones
 
@@ -81,6 +83,11 @@ class Waiting:
             alike = sum(one is old for one in self._old.values())
         least = OLD_AGAIN if old else YOUNG_AGAIN
         return max(least, alike * self._apart) * random.uniform(0.9, 1.1)  # not all in the same second
+
+    def expect(self, keys: Iterable[Key]) -> None:
+        """These have waited for long before this process looked at them."""
+        with self._lock:
+            self._old.update(dict.fromkeys(keys, True))
 
     def over(self, key: Key) -> None:
         """It waits no more."""

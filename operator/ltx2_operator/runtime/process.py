@@ -49,9 +49,10 @@ class Process:
         self.installation, self.metrics, self.leads = installation, Metrics(), False
         limits, spaces = installation.api, installation.watch_namespaces or (None,)
         self.identity = f"{os.environ.get('POD_NAME') or own_name()}_{uuid.uuid4().hex[:8]}"
+        requests = TokenBucket(limits.requests_per_second, limits.burst)
         api = Api(
             configuration,
-            TokenBucket(limits.requests_per_second, limits.burst),
+            requests,
             timeout=limits.timeout_seconds,
             agent=f"ltx2-operator/{__version__} ({self.identity})",
             connections=installation.workers + 4 * len(spaces) + 4,
@@ -77,12 +78,12 @@ class Process:
         watcher = Watcher(
             api, self._jobs, self._pods, departed, nodes, self.pages, installation.secret_reader, ConfigMaps(api)
         )
-        numbers = TokenBucket(limits.requests_per_second / 2, max(1, limits.burst // 2))
+        numbers = TokenBucket(limits.requests_per_second / 2, max(1, limits.burst // 2), beside=requests)
         writer = Writer(api, self.lease, self.trainings, self._jobs, numbers=numbers)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(
             self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics,
-            limits.requests_per_second, self.scope.closed,
+            limits.requests_per_second, self.scope.closed, requests.roomy,
         )  # fmt: skip
         self.stop, self._filled = threading.Event(), threading.Event()
         self._measure()
@@ -157,6 +158,7 @@ class Process:
         self.controller.looked = FirstPass(now).looked
         for key in now:
             self.queue.add(key)
+        self.controller.expect(later)
         pause = apart(self.installation.api.requests_per_second)
         for place, key in enumerate(later):
             self.queue.add_after(key, place * pause)

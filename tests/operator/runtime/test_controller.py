@@ -10,6 +10,7 @@ from ltx2_operator.draft import CreateJob, DryRunJob
 from ltx2_operator.metrics import Metrics
 from ltx2_operator.observed import Observed
 from ltx2_operator.runtime.controller import Controller
+from ltx2_operator.runtime.pacing import BUSY_AGAIN
 from ltx2_operator.runtime.queue import KeyedQueue
 from ltx2_operator.runtime.reflector import Store
 from ltx2_operator.runtime.telling import event_name
@@ -33,14 +34,14 @@ class Place:
     def __init__(self, requests_per_second=50.0):
         self.steps, self.dies_at = [], ""
         self.now, self.seen, self.refusal, self.refused = START, Observed(), "", []
-        self.trainings = Store()
+        self.trainings, self.waiting, self.room = Store(), False, True
         self.obj = manifest("fox", gpu={"class": "h100-80g"}, config=CONFIG, datasets=[CLIPS])
         self.trainings.put(self.obj)
         self.pages = self
         queue = KeyedQueue()
         self.controller = Controller(
             self.trainings, self, self, self, queue, Settings(), Metrics(), requests_per_second,
-            now=lambda: self.now,
+            roomy=lambda: self.room, now=lambda: self.now,
         )  # fmt: skip
 
     def observe(self, obj, dry_run, refused=""):
@@ -73,6 +74,9 @@ class Place:
     def held_back(self, uid):
         return None
 
+    def waits(self, obj):
+        return self.waiting
+
 
 def test_what_happened_is_told_before_it_is_stored_and_after_a_kill_in_the_same_words():
     place = Place()
@@ -84,6 +88,19 @@ def test_what_happened_is_told_before_it_is_stored_and_after_a_kill_in_the_same_
     place.dies_at, place.steps = "", []
     place.controller.look(KEY)
     assert place.steps == [*before, "status"]
+
+
+def test_whoever_waits_for_pods_as_before_leaves_the_requests_to_those_that_have_news():
+    place = Place()
+    place.waiting, place.room = True, False
+    assert 0.9 * BUSY_AGAIN <= place.controller.look(KEY) <= 1.1 * BUSY_AGAIN
+    assert (place.refused, place.steps) == ([], [])
+    place.room = True
+    place.controller.look(KEY)
+    assert place.steps
+    place.waiting, place.room, place.steps = False, False, []
+    place.controller.look(KEY)
+    assert len(place.refused) == 2, "news are looked at, room or not"
 
 
 def opened():

@@ -85,6 +85,9 @@ class Place:
     def want(self, key, host):
         return None
 
+    def waits(self, obj):
+        return False
+
     def observe(self, obj, dry_run, refused=""):
         return Observed()
 

@@ -43,6 +43,15 @@ def test_many_that_have_only_begun_to_wait_share_the_requests_too():
     assert about(10)(waits[30]) and about(160)(waits[-1])
 
 
+def test_those_that_waited_before_a_leader_came_count_from_its_first_look_on():
+    waiting = Waiting(50)
+    waiting.expect(("ml", str(number)) for number in range(500))
+    assert about(160)(waiting.again(("ml", "0"), OLD_AFTER))
+    for number in range(500):
+        waiting.over(("ml", str(number)))
+    assert about(60)(waiting.again(("ml", "0"), OLD_AFTER))
+
+
 def test_a_run_that_waits_is_one_however_often_it_is_looked_at():
     waiting = Waiting(50)
     assert all(about(60)(waiting.again(("ml", "fox"), OLD_AFTER)) for _ in range(1000))
