@@ -38,7 +38,7 @@ GOAL_SECONDS, GOAL_MIB = 5.0, 200.0
 LOOKED = "has looked at all"
 LATER = "they are looked at within"
 ANSWER = 8.0  # seconds from a Job's end in which its training's status must be written
-SETTLE = 90.0  # seconds from the last step of a run until its last numbers are written
+SETTLE = 240.0  # seconds from the last step of a run until its last numbers are written
 FASTER = {"workers": 16, "api": {"requestsPerSecond": 1000.0, "burst": 1000, "timeoutSeconds": 60}}
 
 
