@@ -153,6 +153,10 @@ class World:
         """kubectl in this namespace."""
         return self.cluster.kubectl(arguments[0], "-n", self.namespace, *arguments[1:], manifest=manifest)
 
+    def claim_of(self, name: str) -> str:
+        """The claim of a training that was made here."""
+        return str(self.manifests[name]["spec"]["storage"].get("claimName", f"{name}-data"))
+
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         """A user edits the training."""
         self.kubectl("patch", "ltx2training", name, "--type=merge", "-p", json.dumps({"spec": spec}))

@@ -99,7 +99,7 @@ class Soak:
 
     def _excuses(self, name: str) -> set[str]:
         """Reasons of a failure of this run that faults have brought about, or may while one is under way."""
-        shared = self._broken.get(self._claim_name(name), ())
+        shared = self._broken.get(self.world.claim_of(name), ())
         return self._excused.get(name, set()).union(shared)
 
     def _retry(self, name: str, failed: str, end: float) -> None:
@@ -208,7 +208,7 @@ class Soak:
             except Exception as error:  # a fault that is no fault makes the soak worthless, and must not end the others
                 problems = [f"{type(error).__name__}: {error}"]
             if shared:
-                for name in [one for one in list(self.world.manifests) if self._claim_name(one) == target.claim]:
+                for name in [one for one in list(self.world.manifests) if self.world.claim_of(one) == target.claim]:
                     self._excused.setdefault(name, set()).update(fault.excuses)
                 del self._broken[target.claim]
         self.tell(
@@ -216,9 +216,6 @@ class Soak:
             problems=problems,
         )  # fmt: skip
         return not missed
-
-    def _claim_name(self, name: str) -> str:
-        return str(self.world.manifests[name]["spec"]["storage"].get("claimName", f"{name}-data"))
 
     def _stage_seconds(self) -> float:
         """The median of the stages that have ended well."""

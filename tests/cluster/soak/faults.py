@@ -224,10 +224,9 @@ def targets(world: World, needs: str) -> list[Target]:
     """What there is to break now of a kind."""
     if needs in (OPERATOR, CLUSTER):
         return [Target("", "")]
-    claims = {name: obj["spec"]["storage"].get("claimName", f"{name}-data") for name, obj in world.manifests.items()}
     if needs == TRAINING:
         return [
-            Target(one["metadata"]["name"], claims[one["metadata"]["name"]])
+            Target(one["metadata"]["name"], world.claim_of(one["metadata"]["name"]))
             for one in world.operator.objects("ltx2trainings", world.namespace)
             if not ends(one.get("status") or {})
         ]
@@ -235,7 +234,7 @@ def targets(world: World, needs: str) -> list[Target]:
     found = world.operator.objects(kind, world.namespace, "ltx2.dev/training,ltx2.dev/stage")
     return [
         Target(
-            training := one["metadata"]["labels"]["ltx2.dev/training"], claims[training],
+            _training(one), world.claim_of(_training(one)),
             one["metadata"]["labels"]["ltx2.dev/stage"], one["metadata"]["name"], one["spec"].get("nodeName", ""),
         )
         for one in found
