@@ -167,6 +167,11 @@ def measure(arguments: argparse.Namespace, log: Log) -> dict[str, Any]:
     return result
 
 
+def _ends(reaction: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How each kind of end was answered."""
+    return {name: found for name, found in reaction.items() if isinstance(found, dict) and "unanswered" in found}
+
+
 def table(result: dict[str, Any], command: str) -> str:
     """The figures for people."""
     passes, reaction, rest = result["first_pass"], result["reaction"], result["idle"]
@@ -186,11 +191,10 @@ def table(result: dict[str, Any], command: str) -> str:
         ("processor time of it, s", ", ".join(str(one["processor"]) for one in passes), "-"),
         ("resident at the most, MiB", f"{min(memory)} ({', '.join(map(str, memory))})", GOAL_MIB),
     ]
-    for name, found in reaction.items():
-        if isinstance(found, dict) and "unanswered" in found:
-            late = f"{found['unanswered']} of {found['changes']}"
-            rows.append((f"a pod {name}: not answered within {ANSWER:.0f} s", late, "none"))
-        if isinstance(found, dict) and "seconds" in found:
+    for name, found in _ends(reaction).items():
+        late = f"{found['unanswered']} of {found['changes']}"
+        rows.append((f"a pod {name}: not answered within {ANSWER:.0f} s", late, "none"))
+        if "seconds" in found:
             for key, text in (("seconds", "Job's end to status write, s"), ("requests", "requests")):
                 figures = found[key]
                 words = f"median {figures['median']}, p95 {figures['p95']} ({found['changes']} changes)"
@@ -243,8 +247,7 @@ def main() -> int:
     print(text)
     fast = statistics.median(one["seconds"] for one in result["first_pass"]) <= GOAL_SECONDS
     small = statistics.median(one["mib"]["most"] for one in result["first_pass"]) <= GOAL_MIB
-    found = [one for one in result["reaction"].values() if isinstance(one, dict) and "unanswered" in one]
-    answered = not any(one["unanswered"] for one in found)
+    answered = not any(one["unanswered"] for one in _ends(result["reaction"]).values())
     return 0 if fast and small and answered and not result["idle"]["writes"] else 1
 
 
