@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import scale_parts as parts
 from scale_parts import Limits, Operator, World
@@ -43,16 +43,15 @@ FASTER = {"workers": 16, "api": {"requestsPerSecond": 1000.0, "burst": 1000, "ti
 
 
 class Log:
-    """What is printed and kept."""
+    """What is printed, and kept until the results are written: a run that is stopped changes no file."""
 
-    def __init__(self, file: TextIO) -> None:
-        self._file, self._began = file, time.monotonic()
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._began = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        line = f"{time.monotonic() - self._began:7.1f} s  load {os.getloadavg()[0]:5.2f}  {text}"
-        print(line, flush=True)
-        self._file.write(line + "\n")
-        self._file.flush()
+        self.lines.append(f"{time.monotonic() - self._began:7.1f} s  load {os.getloadavg()[0]:5.2f}  {text}")
+        print(self.lines[-1], flush=True)
 
 
 def fill(world: World, arguments: argparse.Namespace, log: Log) -> None:
@@ -238,8 +237,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left behind then, either
     arguments.changes = min(arguments.changes, arguments.running)
     arguments.results.mkdir(parents=True, exist_ok=True)
-    with (arguments.results / "operator_scale.log").open("w") as file:
-        result = measure(arguments, Log(file))
+    log = Log()
+    result = measure(arguments, log)
+    (arguments.results / "operator_scale.log").write_text("".join(f"{line}\n" for line in log.lines))
     (arguments.results / "operator_scale.json").write_text(json.dumps(result, indent=1) + "\n")
     asked = [f"--{key} {value:g}" for key, value in vars(arguments).items() if key != "results"]
     text = table(result, " ".join(["python benchmarks/operator_scale.py", *asked]))
