@@ -5,15 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ltx2_operator.runtime.observing import waits_as_before
 from ltx2_operator.runtime.queue import Key
-from ltx2_operator.runtime.reflector import Store
+from ltx2_operator.runtime.reflector import Body, Store
 
 log = logging.getLogger(__name__)
 
 
-def divide(trainings: Store, jobs: Store, pods: Store) -> tuple[list[Key], list[Key]]:
-    """The keys to look at now, and those of trainings that wait for pods as they did when they were last looked at.
+def divide(trainings: Store, waits: Callable[[Body], bool]) -> tuple[list[Key], list[Key]]:
+    """The keys to look at now, and those of trainings that wait for pods as they did (Watcher.waits).
 
     What these wait for is asked for, a request each, and all of them at once would hold up the others' news.
     """
@@ -21,8 +20,7 @@ def divide(trainings: Store, jobs: Store, pods: Store) -> tuple[list[Key], list[
     later: list[Key] = []
     for key in trainings.names():
         obj = trainings.one(key)
-        waits = obj is not None and waits_as_before(obj, jobs.of(key), pods.of(key))
-        (later if waits else now).append(key)
+        (later if obj is not None and waits(obj) else now).append(key)
     return now, later
 
 

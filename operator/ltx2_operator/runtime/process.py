@@ -60,10 +60,9 @@ class Process:
         )
         self.queue = KeyedQueue(counted=self.metrics.queued)
         departed = Departed()
-        self.trainings, self._jobs = Store(self._news), Store(self._news)
-        self._pods = Store(self._news, departed.note)
+        self.trainings, jobs, pods = Store(self._news), Store(self._news), Store(self._news, departed.note)
         nodes = Store() if installation.node_reader else None
-        kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, self._jobs), (PODS, self._pods)]
+        kinds: list[tuple[Kind, Store]] = [(TRAININGS, self.trainings), (JOBS, jobs), (PODS, pods)]
         watched = [(kind, store, space) for kind, store in kinds for space in spaces]
         if nodes is not None:
             watched.append((NODES, nodes, None))
@@ -75,14 +74,14 @@ class Process:
         own = os.environ.get("POD_NAMESPACE") or namespace
         self.lease = Lease(api, own, self.identity, installation.leader_election)
         self.pages = Pages(installation.jobs.metrics_port, self.queue.add)
-        watcher = Watcher(
-            api, self._jobs, self._pods, departed, nodes, self.pages, installation.secret_reader, ConfigMaps(api)
+        self._watcher = Watcher(
+            api, jobs, pods, departed, nodes, self.pages, installation.secret_reader, ConfigMaps(api)
         )
         numbers = TokenBucket(limits.requests_per_second / 2, max(1, limits.burst // 2), beside=requests)
-        writer = Writer(api, self.lease, self.trainings, self._jobs, numbers=numbers)
+        writer = Writer(api, self.lease, self.trainings, jobs, numbers=numbers)
         teller = Teller(api, self.lease, self.identity)
         self.controller = Controller(
-            self.trainings, watcher, writer, teller, self.queue, installation.jobs, self.metrics,
+            self.trainings, self._watcher, writer, teller, self.queue, installation.jobs, self.metrics,
             limits.requests_per_second, self.scope.closed, requests.roomy,
         )  # fmt: skip
         self.stop, self._filled = threading.Event(), threading.Event()
@@ -154,7 +153,7 @@ class Process:
         self.metrics.leads(True)
         log.info("leads, with %d workers", self.installation.workers)
         self.pages.start()
-        now, later = divide(self.trainings, self._jobs, self._pods)
+        now, later = divide(self.trainings, self._watcher.waits)
         self.controller.looked = FirstPass(now).looked
         for key in now:
             self.queue.add(key)

@@ -4,6 +4,7 @@ import logging
 
 from ltx2_operator.pods import TRAINING_LABEL
 from ltx2_operator.runtime.first_pass import FirstPass, divide
+from ltx2_operator.runtime.observing import waits_as_before
 from ltx2_operator.runtime.reflector import Store
 
 
@@ -47,6 +48,11 @@ def test_those_that_wait_for_pods_as_before_can_wait_for_their_look():
             put(jobs, "Job", f"{name}-train", {"conditions": ended})
             put(pods, "Pod", f"{name}-train-0", {"phase": "Running" if name == "runs" else "Pending"})
     put(trainings, "LTX2Training", "new", {}, generation=1)
-    now, later = divide(trainings, jobs, pods)
+
+    def waits(obj):
+        key = "ml", obj["metadata"]["name"]
+        return waits_as_before(obj, jobs.of(key), pods.of(key))
+
+    now, later = divide(trainings, waits)
     assert [name for _, name in later] == ["waits", "queued"]
     assert [name for _, name in now] == ["edited", "runs", "over", "gone", "lost", "new"]

@@ -87,11 +87,11 @@ def test_who_does_not_lead_queues_nothing_and_a_new_leader_looks_at_those_that_w
     waits = {"state": "Waiting", "observedGeneration": 1}
     for name, status in (("a", waits), ("b", waits), ("c", {"state": "Running"}), ("d", {})):
         put(found.trainings, "LTX2Training", name, "1", status=status)
-        put(found._jobs, "Job", name, "1")
+        put(found._watcher.jobs, "Job", name, "1")
     assert found.queue.depth == 0
     found._begin()
     assert [found.queue.get(0) for _ in range(3)] == [("ml", "c"), ("ml", "d"), ("ml", "a")]
     assert found.queue.depth == 0, "the next one that waits comes a moment later"
     assert "2 trainings wait for pods; they are looked at within 1 s" in caplog.text
-    put(found._pods, "Pod", "b", "2")
+    put(found._watcher.pods, "Pod", "b", "2")
     assert found.queue.get(0) == ("ml", "b"), "unless something happens to it"
