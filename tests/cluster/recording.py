@@ -91,15 +91,20 @@ class Recorder:
 
     def most_alive(self, training: str) -> int:
         """How many pods of this name, whatever the uid of their training, were ever alive at the same time."""
-        alive: set[str] = set()
-        most = 0
+        return max(map(len, self._alive(training)))
+
+    def alive(self, training: str) -> frozenset[str]:
+        """The uids of its pods that have not ended."""
+        return self._alive(training)[-1]
+
+    def _alive(self, training: str) -> list[frozenset[str]]:
+        found: list[frozenset[str]] = [frozenset()]
         for happened, pod in self.changes(training):
-            if pod["kind"] != "Pod":
-                continue
-            ended = happened == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-            alive = alive - {pod["metadata"]["uid"]} if ended else alive | {pod["metadata"]["uid"]}
-            most = max(most, len(alive))
-        return most
+            if pod["kind"] == "Pod":
+                ended = happened == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+                uid = frozenset([pod["metadata"]["uid"]])
+                found.append(found[-1] - uid if ended else found[-1] | uid)
+        return found
 
     def attempts(self, training: str) -> dict[tuple[str, str, str], set[str]]:
         """The uids of the Jobs by (uid of the training, stage, attempt)."""

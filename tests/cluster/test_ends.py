@@ -71,6 +71,7 @@ def hands(world: World, request: pytest.FixtureRequest) -> Hands:
 @pytest.mark.parametrize("end", [sampled(end) for end in ROWS])
 def test_each_end_has_its_verdict_and_its_next_attempt(world: World, hands: Hands, end: End) -> None:
     hands.join(end.name)
+    world.wait(end.name, lambda: not world.recorder.alive(end.name), "its pods' end")
     seen = world.row(end.name, end.cause, end.stage, end.claim)
     texts = [seen["message"], *world.recorder.messages(end.name, "Accepted", "Running", "Failed")]
     seen["said"] = next((text for text in texts if end.says in text), "")

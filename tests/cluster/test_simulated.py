@@ -142,6 +142,7 @@ def _unscheduled(pod: dict[str, Any]) -> bool:
     return str(found.get("PodScheduled", {}).get("reason")) == "Unschedulable"
 
 
+@pytest.mark.full
 def test_one_that_outlives_its_command_is_found_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`make cluster` where nodes cannot run."""
     monkeypatch.setattr(simulated, "folder_of", lambda name: tmp_path / name)

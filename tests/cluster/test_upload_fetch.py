@@ -172,6 +172,7 @@ def test_a_run_that_failed_goes_on_when_its_cause_is_gone(
     assert "there: oops" in editor.types("retry", "ops", code=NO_INPUT)
 
 
+@pytest.mark.full
 def test_a_run_that_is_gone_is_told_from_beginning_to_end(
     cluster: Cluster, operator: Installed, restricted: str, editor: Editor, inputs: Path, tmp_path: Path
 ) -> None:

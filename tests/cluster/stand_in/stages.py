@@ -23,6 +23,8 @@ from ltx2_job.saved import ADAPTER, MANIFEST, OPTIMIZER, STATE, name_of, newest_
 from ltx2_job.stage import Stage
 from ltx2_job.workspace import write_json
 
+STARTS = "starts.jsonl"
+
 
 class DistNetworkError(RuntimeError):
     """As torch.distributed names the loss of a peer."""
@@ -79,7 +81,7 @@ def play(stage: Stage) -> None:
         "memory": stage.plan.cache_memory if stage.name == "cache" else stage.plan.memory, "pid": os.getpid(),
     }  # fmt: skip
     stage.run.root.mkdir(parents=True, exist_ok=True)
-    with (stage.run.root / "starts.jsonl").open("a") as log:
+    with (stage.run.root / STARTS).open("a") as log:
         log.write(json.dumps(start) + "\n")
     for verb, *values in steps:
         VERBS[verb](stage, *values)
@@ -165,9 +167,14 @@ def hog(stage: Stage, mib: int) -> None:
 
 
 def after(stage: Stage, step: int) -> None:
-    """Go on when the checkpoint of another node is there."""
-    while not (stage.run.checkpoints / name_of(step) / MANIFEST).exists():
+    """Go on when the first node has begun this attempt, too, and the checkpoint of that step is there."""
+    while not (_begun(stage) and (stage.run.checkpoints / name_of(step) / MANIFEST).exists()):
         time.sleep(0.1)
+
+
+def _begun(stage: Stage) -> bool:
+    starts = map(json.loads, (stage.run.root / STARTS).read_text().splitlines())
+    return any((one["attempt"], one["stage"], one["node"]) == (stage.attempt, stage.name, 0) for one in starts)
 
 
 def encode(stage: Stage, count: int) -> None:
