@@ -56,7 +56,7 @@ test-kill: .venv/ready ## break 300 runs (kill -9, SIGTERM, full volume) and com
 	@cd tests && ../$(BIN)/python -m kills.campaign --kills $(KILLS) --terms $(TERMS) --seed $(SEED)
 
 RUNS ?= 50
-soak: .venv/ready ## an hour or two: trainings on a cluster that is disturbed all the time; RUNS=50 SEED=1
+soak: .venv/ready ## half an hour: trainings on a cluster that is disturbed all the time; RUNS=50 SEED=1
 	@cd tests && ../$(BIN)/python -m cluster.soak --runs $(RUNS) --seed $(SEED)
 
 IMAGES ?= operator job-cpu
