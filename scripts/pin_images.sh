@@ -21,8 +21,9 @@ echo "torch==$torch ; sys_platform == 'linux'" >"$work/torch.in"
 {
     echo "# torch for NVIDIA GPUs with all that its wheels bring, from PyPI; written by scripts/pin_images.sh."
     compile -c "$work/job.txt" $shared "$work/torch.in"
-} >images/cuda.txt
+} >"$work/cuda.txt"
 {
     echo "# What the Dockerfile builds with; written by scripts/pin_images.sh."
     printf 'uv==%s\nhatchling\n' "$("$uv" --version | cut -d' ' -f2)" | compile -
-} >images/build.txt
+} >"$work/build.txt"
+mv "$work/cuda.txt" "$work/build.txt" images/ # here, so that a failure leaves the old ones

@@ -116,10 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def start_time(pid: int) -> str:
     """When a process was started, in clock ticks since boot: with the pid it names one process. Empty if unknown."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    return _stat(pid, 19, unknown="")
 
 
 def end_orphans(
@@ -154,7 +151,12 @@ def _end_orphan(
 
 
 def _state(pid: int) -> str:
+    return _stat(pid, 0, unknown="Z")
+
+
+def _stat(pid: int, field: int, unknown: str) -> str:
+    """A field of /proc/PID/stat, counted behind the command's name, which may hold blanks and parentheses."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[field]
     except (OSError, IndexError):
-        return "Z"
+        return unknown
