@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
+.PHONY: demo test test-nodes test-control-plane test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -37,7 +37,14 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 
 test: lint ## lint, then all tests but the long ones on the cluster (test-cluster-full); says what was skipped and why
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not cluster'
-	$(BIN)/python -m pytest -q -m 'cluster and not full'
+	@$(MAKE) --no-print-directory --jobs=2 test-nodes test-control-plane
+
+# Side by side: both wait more than they work. Their dots mix, what they say at their ends does not.
+test-nodes: .venv/ready
+	$(BIN)/python -m pytest -q -m 'cluster and nodes and not full'
+
+test-control-plane: .venv/ready
+	$(BIN)/python -m pytest -q -m 'cluster and not nodes and not full'
 
 NAME ?= ltx2
 test-cluster-full: .venv/ready ## every test on the cluster, the long ones too

@@ -24,6 +24,14 @@ from cluster.required import missing
 from cluster.volumes import Volume, make_volume
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest reads -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on the cluster with nodes: `make test` has a process for it, and another for the rest."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.nodes)
+
+
 class ControlPlaneHandle:
     """What a test needs of a control plane."""
 

@@ -16,7 +16,8 @@ from cluster.harness.namespace import TUNABLES
 from cluster.harness.processes import Process, children
 from patience import until
 
-pytestmark = pytest.mark.cluster
+# With those on nodes: of a cluster that comes or goes meanwhile the comparison would find traces.
+pytestmark = [pytest.mark.cluster, pytest.mark.nodes]
 NAME = f"swept-{os.getpid()}"
 
 

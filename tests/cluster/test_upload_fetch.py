@@ -103,6 +103,7 @@ def _told(operator: Installed, namespace: str) -> str:
     return str(found["ltx2.dev/data-uploaded"])
 
 
+@pytest.mark.full  # every day test_docs.py goes this way
 def test_from_an_empty_claim_to_the_lora_on_this_machine(
     cluster: Cluster, operator: Installed, restricted: str, editor: Editor, inputs: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,8 @@ from cluster.harness.build_images import ROOT, build
 from cluster.harness.podman import inspect, mounted, podman, run
 from ltx2_operator import __version__
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+# With those on nodes, which run these images: some are built here with a change.
+pytestmark = [pytest.mark.cluster, pytest.mark.nodes, pytest.mark.slow]
 
 UID = 65532
 LTX2 = str(Path(sys.executable).parent / "ltx2")

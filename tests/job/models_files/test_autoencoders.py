@@ -97,7 +97,8 @@ def test_statistics_stay_in_fp32_beside_bf16_weights(tiny20, clip):
     vae = Checkpoint.open(tiny20).video_vae("cpu", torch.bfloat16)
     assert {p.dtype for p in vae.parameters()} == {torch.bfloat16}
     assert vae.latents_mean.dtype == vae.latents_std.dtype == torch.float32
-    assert encode_video(vae, clip).dtype == torch.float32
+    # The smallest that it takes: convolutions in bf16 are slow on a CPU.
+    assert encode_video(vae, clip[:, :, :1, :32, :32]).dtype == torch.float32
 
 
 def test_real_clips_have_about_unit_variance(tiny20, tiny23):
