@@ -198,6 +198,7 @@ def is_operator(pod: dict[str, Any]) -> bool:
     return labels.get("app.kubernetes.io/name") == RELEASE and "deletionTimestamp" not in pod["metadata"]
 
 
+@pytest.mark.full
 def test_other_values_in_the_middle_of_a_run_leave_it_alone(
     cluster: Cluster, operator: Installed, stand_in: str, inputs: Path, restricted: str
 ) -> None:

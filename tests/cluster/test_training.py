@@ -136,6 +136,7 @@ def test_clips_of_an_object_store_make_the_lora_of_those_on_the_volume(
     assert not (volume.folder / "datasets").exists()
 
 
+@pytest.mark.full
 def test_two_nodes_train_one_lora(operator: Installed, restricted: str, volume: Volume) -> None:
     """They meet by the first pod's name; two processes of batch 1 are one of batch 2."""
     alone, both = manifest(volume, "one"), manifest(volume, "two", nodes=2)
