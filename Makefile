@@ -35,8 +35,9 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# In the order of the folders: the few files of long tests early, so that neither process is left alone with one.
 test: lint ## lint, then all tests but the long ones on the cluster (test-cluster-full); says what was skipped and why
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not cluster'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not cluster'
 	@$(MAKE) --no-print-directory --jobs=2 test-nodes test-control-plane
 
 # Side by side: both wait more than they work. Their dots mix, what they say at their ends does not.
