@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,19 +36,28 @@ def traces() -> dict[str, set[str]]:
         what: set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
         for what, command in commands.items()
     }
-    # Others build images and run clusters meanwhile: their mounts carry their tools' names, their groups processes.
+    # Others build images and run clusters meanwhile: their mounts carry their tools' names, their groups processes, or
+    # those of the clusters their names: a pod of another test may end at any moment.
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found["mounts"] = {each.split(" ", 3)[3] for each in mounts if "containers/storage" not in each}
-    found["control groups"] = {str(each) for each in cgroups.ROOT.rglob("*") if each.is_dir() and _empty(each)}
+    idle = (folder for folder in _folders(cgroups.ROOT) if not any(map(_busy, _folders(folder))))
+    ours, others = map(clusters.control_group_of, (NAME, ""))
+    found["control groups"] = {folder for folder in idle if ours in folder or others not in folder}
     found["settings"] = {f"{name}={Path('/proc/sys', name).read_text()}" for name in TUNABLES}
     found["folders"] = {str(each) for place in ("/run", "/var/log", "/var/lib/cni") for each in Path(place).glob("*")}
     found["state"] = {str(each) for each in (cache_folder() / "clusters").glob(f"{NAME}*")}
     return found
 
 
-def _empty(group: Path) -> bool:
+def _folders(top: Path | str) -> Iterator[str]:
+    """The folder and all below it; those of other clusters may go while they are listed."""
+    return (folder for folder, _, _ in os.walk(top))
+
+
+def _busy(group: str) -> bool:
+    """Whether processes are in a control group itself."""
     try:
-        return not any(file.read_text().strip() for file in group.rglob("cgroup.procs"))
+        return bool(Path(group, "cgroup.procs").read_text().strip())
     except OSError:
         return False
 
