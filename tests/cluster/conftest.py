@@ -108,11 +108,8 @@ def cluster() -> Iterator[Cluster]:
 def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own, in its `cluster` if it has one, else in its `control_plane`; then deleted."""
     where = "cluster" if "cluster" in request.fixturenames else "control_plane"
-    kubectl = request.getfixturevalue(where).kubectl
-    name = f"test-{os.urandom(4).hex()}"
-    kubectl("create", "namespace", name)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    with request.getfixturevalue(where).kubectl.server.namespace() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")

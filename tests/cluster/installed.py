@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -90,13 +89,12 @@ class Installed:
     # ------------------------------------------------------------------------------------------------------- looking
 
     def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
-        """One object."""
-        return dict(json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json")))
+        """One object; kind: its plural, as in the API server's addresses."""
+        return self.kubectl.server.get(kind, name, namespace)
 
     def objects(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
         """Objects of a namespace."""
-        flags = ["-l", selector] if selector else []
-        return list(json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json", *flags))["items"])
+        return self.kubectl.server.list(kind, namespace, selector)
 
     def names(self, kind: str, namespace: str) -> list[str]:
         """Their names."""
@@ -104,12 +102,12 @@ class Installed:
 
     def events(self, name: str, namespace: str) -> list[str]:
         """Reasons of the events about a training, in the order they were told."""
-        found = [one for one in self.objects("events.events.k8s.io", namespace) if one["regarding"].get("name") == name]
+        found = [one for one in self.objects("events", namespace) if one["regarding"].get("name") == name]
         return [one["reason"] for one in sorted(found, key=lambda one: one.get("eventTime") or "")]
 
     def status(self, name: str, namespace: str) -> dict[str, Any]:
         """The status of a training, empty before the operator has looked."""
-        return dict(self.get("ltx2training", name, namespace).get("status") or {})
+        return dict(self.get("ltx2trainings", name, namespace).get("status") or {})
 
     def condition(self, name: str, namespace: str, kind: str, *, status: str = "True") -> dict[str, Any]:
         """Wait for a condition of a training to take a value."""
@@ -129,7 +127,7 @@ class Installed:
         until = time.monotonic() + (most or PATIENCE)
         while not holds():
             assert time.monotonic() < until, f"waited {most or PATIENCE:.0f} s for {what}\n{story()}"
-            time.sleep(0.25)
+            time.sleep(0.1)
 
 
 def requests_of(account: str, audit_log: Path, since: int = 0) -> list[dict[str, Any]]:
@@ -177,17 +175,6 @@ def refusals(account: str, audit_log: Path, since: int, taken: Collection[str] =
     return [request for request in answers if not any(words in request["said"] for words in others)]
 
 
-@contextlib.contextmanager
-def pod_namespace(kubectl: Kubectl) -> Iterator[str]:
+def pod_namespace(kubectl: Kubectl) -> contextlib.AbstractContextManager[str]:
     """A namespace that enforces the restricted Pod Security standard, deleted afterwards."""
-    name = f"test-{os.urandom(4).hex()}"
-    kubectl(
-        "create",
-        "-f",
-        "-",
-        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}},
-    )
-    try:
-        yield name
-    finally:
-        kubectl("delete", "namespace", name, "--wait=false")
+    return kubectl.server.namespace(**RESTRICTED)

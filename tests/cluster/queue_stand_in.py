@@ -7,6 +7,7 @@ selectors to the template of the suspended Job, unsuspends it, and suspends it a
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ltx2_operator.children import QUEUE_LABEL
@@ -76,12 +77,15 @@ class Queue:
         """Take the place back, and wait until the pods have left it."""
         name = f"{self._training}-{stage}-1"
         self._patch(name, {"spec": {"suspend": True}})
-        label = f"--selector=batch.kubernetes.io/job-name={name}"
-        self._world.wait(self._training, lambda: not self._world.kubectl("get", "pods", label), "no pod is left")
+        pods = partial(
+            self._world.operator.objects, "pods", self._world.namespace, f"batch.kubernetes.io/job-name={name}"
+        )
+        self._world.wait(self._training, lambda: not pods(), "no pod is left")
 
     def _suspended(self, name: str) -> bool:
-        said = self._world.kubectl("get", "job", name, "--ignore-not-found", "-o", "jsonpath={.spec.suspend}")
-        return said == "true"
+        return any(
+            job["metadata"]["name"] == name and job["spec"]["suspend"] for job in self._world.jobs(self._training)
+        )
 
     def _patch(self, name: str, change: dict[str, Any], *flags: str) -> None:
         self._world.kubectl("patch", "job", name, "--type=merge", "-p", json.dumps(change), *flags)

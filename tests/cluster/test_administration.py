@@ -105,7 +105,7 @@ def test_the_list_of_namespaces_changes(operator: Installed, two: tuple[str, str
         with operator.upgraded({"watchNamespaces": [other]}):
             seen(operator, "fox", other)
             make(operator, "bear", one)
-            assert RELEASE not in operator.names("role", one) and RELEASE in operator.names("role", other)
+            assert RELEASE not in operator.names("roles", one) and RELEASE in operator.names("roles", other)
         with operator.upgraded({"watchNamespaces": [one, other]}):
             seen(operator, "bear", one)
 
@@ -155,7 +155,7 @@ def test_without_the_rights_that_may_be_refused_it_asks_for_neither(operator: In
 
 def holder(operator: Installed) -> str:
     """The pod that works."""
-    found = operator.get("lease", DEPLOYMENT, NAMESPACE)["spec"].get("holderIdentity") or ""
+    found = operator.get("leases", DEPLOYMENT, NAMESPACE)["spec"].get("holderIdentity") or ""
     return str(found).partition("_")[0]
 
 
@@ -189,7 +189,7 @@ def test_the_leaders_node_is_drained_and_the_other_replica_goes_on(
         assert holder(operator) == other
         make(operator, "fox", restricted)
         seen(operator, "fox", restricted)
-        assert operator.get("pod", other, NAMESPACE)["status"]["containerStatuses"][0]["restartCount"] == 0
+        assert operator.get("pods", other, NAMESPACE)["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
 def is_operator(pod: dict[str, Any]) -> bool:

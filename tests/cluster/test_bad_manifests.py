@@ -56,7 +56,7 @@ class Sender:
         place = f"/apis/ltx2.dev/v1alpha1/namespaces/{self.namespace}/ltx2trainings"
         if not update:
             return self._raw("create", place, obj)
-        stored = self.installed.get("ltx2training", obj["metadata"]["name"], self.namespace)
+        stored = self.installed.get("ltx2trainings", obj["metadata"]["name"], self.namespace)
         version = {"resourceVersion": stored["metadata"]["resourceVersion"]}
         newer = {**obj, "metadata": {**obj["metadata"], **version}}
         return self._raw("replace", f"{place}/{obj['metadata']['name']}", newer)
@@ -120,8 +120,8 @@ def test_it_is_refused_for_every_client(
         said = sender.send(client, mistake.manifest(f"bad-{client}"))
         assert said, f"{client} was not refused"
         heard(said, mistake.says, client)
-    assert operator.names("ltx2training", sender.namespace) == []
-    assert operator.names("pod", sender.namespace) == []
+    assert operator.names("ltx2trainings", sender.namespace) == []
+    assert operator.names("pods", sender.namespace) == []
 
 
 @pytest.mark.parametrize("clients", GROUPS)
@@ -136,9 +136,9 @@ def test_the_operator_says_it_whoever_sent_it(
         heard(condition["message"], mistake.says, client)
         described = operator.kubectl("describe", "ltx2", f"bad-{client}", "-n", sender.namespace)
         heard(described, mistake.says[:1], f"describe ({client})")
-        assert operator.get("ltx2training", f"bad-{client}", sender.namespace)["status"]["state"] == "Rejected"
-    assert operator.names("pod", sender.namespace) == []
-    assert operator.names("job", sender.namespace) == []
+        assert operator.get("ltx2trainings", f"bad-{client}", sender.namespace)["status"]["state"] == "Rejected"
+    assert operator.names("pods", sender.namespace) == []
+    assert operator.names("jobs", sender.namespace) == []
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_without_the_policy_the_operator_names_the_nearest_key(
     for number, mistake in enumerate(by_policy):
         condition = operator.condition(f"typo-{number}", sender.namespace, "Accepted", status="False")
         heard(condition["message"], mistake.then, mistake.name)
-    assert operator.names("pod", sender.namespace) == []
+    assert operator.names("pods", sender.namespace) == []
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,11 @@ def test_from_an_empty_claim_to_the_lora(operator: Installed, restricted: str, i
     assert any(value.abs().max() > 0 for value in load_file(tmp_path / "fox" / "lora.safetensors").values())
 
     kubectl("delete", *there, "ltx2", "fox")
-    assert operator.names("pvc", restricted) == ["fox-data"]
+    assert operator.names("persistentvolumeclaims", restricted) == ["fox-data"]
     (row,) = [line.split() for line in ltx2(shown("ltx2 ls --claim fox-data")).splitlines()[1:]]
     assert row[:3] == ["fox", "Succeeded", f"{steps}/{steps}"]
     assert f"Completed at step {steps}: done (exit code 0)" in ltx2(shown("ltx2 ls fox --claim fox-data"))
     kubectl("apply", *there, "-f", str(MANIFEST))
     said = operator.condition("fox", restricted, "Succeeded")["message"]
     assert "finished before" in said
-    assert not any("train" in name for name in operator.names("job", restricted))
+    assert not any("train" in name for name in operator.names("jobs", restricted))

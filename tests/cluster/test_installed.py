@@ -1,6 +1,5 @@
 """How the tests' own installation tells what is in its way. No cluster."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,13 @@ class Answers:
         ]
         return {"items": [{"metadata": {"name": "node-1"}, "status": {"conditions": conditions}}]}
 
-    def __call__(self, *arguments: str) -> str:
+    @property
+    def server(self) -> "Answers":
+        return self
+
+    def list(self, kind: str, namespace: str, selector: str) -> list[dict[str, Any]]:
         told = [{"type": "PodScheduled", "status": "False", "message": TAINTED}]
-        return json.dumps({"items": [{"metadata": {"name": "operator-x"}, "status": {"conditions": told}}]})
+        return [{"metadata": {"name": "operator-x"}, "status": {"conditions": told}}]
 
 
 def installed(code: int) -> Installed:

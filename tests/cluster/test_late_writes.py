@@ -53,15 +53,19 @@ class Scene:
 
         self.proxy.before = before
 
-    def see(self, *what: str) -> Any:
-        return self.plane.kubectl.get("-n", self.namespace, *what)
+    def training(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.plane.kubectl.server.get("ltx2trainings", "fox", self.namespace)
+        return found
+
+    def jobs(self) -> list[Any]:
+        return list(self.plane.kubectl.server.list("jobs", self.namespace))
 
     def kubectl(self, *what: str, **more: Any) -> str:
         return str(self.plane.kubectl(*what, "-n", self.namespace, **more))
 
     def state(self) -> list[Any]:
         """Everything that the operator writes."""
-        return [self.see("ltx2training", "fox"), self.see("jobs")]
+        return [self.training(), self.jobs()]
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ def scene(control_plane: Any, namespace: str, tmp_path: Path) -> Iterator[Scene]
 
 def _job(scene: Scene) -> bool:
     """The Job is there and in the status, and nothing more happens: there are no nodes."""
-    status = scene.see("ltx2training", "fox").get("status") or {}
+    status = scene.training().get("status") or {}
     return "the pods are being started" in json.dumps(status)
 
 
@@ -91,7 +95,7 @@ def _suspend(scene: Scene) -> None:
 
 def _namesake(scene: Scene) -> bool:
     """The other leader has deleted the Job, and somebody has made another of that name."""
-    if scene.see("ltx2training", "fox")["status"].get("state") != "Suspended" or scene.see("jobs")["items"]:
+    if scene.training()["status"].get("state") != "Suspended" or scene.jobs():
         return False
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "fox-look-1"}, "spec": {"template": template}}

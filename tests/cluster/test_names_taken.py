@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 
 def told(world: World, words: str) -> dict[str, Any]:
     """The event that says it, empty without one."""
-    found = world.operator.objects("events.events.k8s.io", world.namespace)
+    found = world.operator.objects("events", world.namespace)
     return next((one for one in found if one["reason"] == "NameTaken" and words in one["note"]), {})
 
 

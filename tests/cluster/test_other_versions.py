@@ -36,5 +36,5 @@ def test_an_image_that_lacks_a_verb_is_named_with_both_versions(
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith(f"ltx2: --image: {image} is of another version than this ltx2, which is {__version__} (")
     assert f"{verb}: no such verb" in said and f"name an image of {__version__}" in said
-    operator.wait_for(lambda: operator.names("pod", restricted) == [], "the pod goes")
+    operator.wait_for(lambda: operator.names("pods", restricted) == [], "the pod goes")
     assert not (tmp_path / "fox").exists()

@@ -68,8 +68,13 @@ def start(kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def see(defined: Any, namespace: str) -> Callable[..., Any]:
-    """What the API server holds in this test's namespace."""
-    return lambda *what: defined.kubectl.get("-n", namespace, *what)
+    """What the API server holds in this test's namespace: one object, or all of a kind with such labels."""
+    server = defined.kubectl.server
+
+    def look(kind: str, name: str = "", selector: str = "") -> Any:
+        return server.get(kind, name, namespace) if name else server.list(kind, namespace, selector)
+
+    return look
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ def apply(defined: Any, namespace: str) -> Callable[..., Any]:
 
 def job_of(see: Any, name: str) -> dict[str, Any]:
     """The first Job of a training, as soon as there is one."""
-    return until(lambda: see("jobs", "-l", f"ltx2.dev/training={name}")["items"], f"a Job of {name}")[0]
+    return until(lambda: see("jobs", selector=f"ltx2.dev/training={name}"), f"a Job of {name}")[0]
 
 
 def requests(plane: Any, who: str, *verbs: str) -> list[dict[str, Any]]:
@@ -98,27 +103,27 @@ def test_an_applied_training_gets_status_children_and_events_and_then_rest(
     operator = start()
     apply(training("fox"))
     job = job_of(see, "fox")
-    owner = see("ltx2training", "fox")
+    owner = see("ltx2trainings", "fox")
     assert job["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]
-    assert see("pvc", "fox-data")["metadata"].get("ownerReferences") is None
-    assert len(see("configmaps", "-l", "ltx2.dev/training=fox")["items"]) == 1
-    until(lambda: see("ltx2training", "fox")["status"].get("job") == job["metadata"]["name"], "the Job in status")
+    assert see("persistentvolumeclaims", "fox-data")["metadata"].get("ownerReferences") is None
+    assert len(see("configmaps", selector="ltx2.dev/training=fox")) == 1
+    until(lambda: see("ltx2trainings", "fox")["status"].get("job") == job["metadata"]["name"], "the Job in status")
     described = defined.kubectl("describe", "ltx2training", "fox", "-n", namespace)
     assert "Normal  Accepted" in described
-    fields = see("ltx2training", "fox", "--show-managed-fields")["metadata"]["managedFields"]
+    fields = see("ltx2trainings", "fox")["metadata"]["managedFields"]
     owned = {one["manager"]: one["fieldsV1"]["f:status"] for one in fields if one.get("subresource") == "status"}
     assert set(owned) == {"ltx2-operator", "ltx2-progress"}
     assert "f:attempt" in owned["ltx2-operator"]
     assert list(owned["ltx2-progress"]["f:conditions"]) == ['k:{"type":"Progressing"}']
 
     # There are no nodes: once that is in the status, nothing is written any more, by a new process either.
-    until(lambda: "the pods are being started" in json.dumps(see("ltx2training", "fox")["status"]), "rest")
-    before = see("ltx2training", "fox")
+    until(lambda: "the pods are being started" in json.dumps(see("ltx2trainings", "fox")["status"]), "rest")
+    before = see("ltx2trainings", "fox")
     assert operator.end() == 0
     second = start()
     until(second.leads, "another leader at once, since the first gave its lease back", 10)
     until(lambda: 'reconcile_total{result="success"}' in second.ask("/metrics")[1], "a look")
-    assert see("ltx2training", "fox") == before
+    assert see("ltx2trainings", "fox") == before
     children = [one for one in requests(defined, second.identity, *WRITES) if one["objectRef"]["resource"] != "leases"]
     assert children == []
     assert [one for one in requests(defined, f"({operator.identity})") if one["responseStatus"]["code"] == 403] == []
@@ -142,7 +147,7 @@ def test_a_status_for_an_object_that_has_changed_is_not_written(
     assert now is not None
     assert (now["status"]["attempt"], now["status"]["state"]) == (1, "Starting")
     assert not writer.status(now, now["status"])  # nothing differs: nothing is sent
-    assert see("ltx2training", "fox")["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
+    assert see("ltx2trainings", "fox")["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
 
 
 def test_a_plan_without_terms_takes_the_place_of_one_with_them(defined: Any, namespace: str, apply: Any) -> None:
@@ -207,11 +212,9 @@ def test_a_job_of_somebody_else_under_that_name_is_waited_for_and_told(
         apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}})
     start()
     apply(training("fox"))
-    told = until(
-        lambda: [one for one in see("events")["items"] if one["reason"] == "NameTaken"], "an event about the name"
-    )[0]
-    assert "exists and is not of this training; delete or rename it" in told["message"]
-    assert see("jobs", "-l", "ltx2.dev/training=fox")["items"] == []
+    told = until(lambda: [one for one in see("events") if one["reason"] == "NameTaken"], "an event about the name")[0]
+    assert "exists and is not of this training; delete or rename it" in told["note"]
+    assert see("jobs", selector="ltx2.dev/training=fox") == []
     defined.kubectl("delete", "jobs", "-n", namespace, *names)
     job_of(see, "fox")
 
@@ -283,14 +286,14 @@ def test_a_dry_run_makes_nothing_and_brings_the_servers_warnings_and_refusals(
     assert refused is not None
     assert not refused.ok
     assert "restartPolicy" in refused.message
-    assert see("jobs")["items"] == []
+    assert see("jobs") == []
 
 
 def acceptance(see: Any, name: str, status: str) -> dict[str, Any]:
     """The condition Accepted of a training, as soon as it has this status."""
 
     def found() -> Any:
-        conditions = see("ltx2training", name).get("status", {}).get("conditions", [])
+        conditions = see("ltx2trainings", name).get("status", {}).get("conditions", [])
         return [one for one in conditions if (one["type"], one["status"]) == ("Accepted", status)]
 
     accepted: dict[str, Any] = until(found, f"Accepted={status} of {name}")[0]
@@ -315,7 +318,7 @@ def test_a_pod_template_is_in_the_job_or_its_refusal_has_the_servers_words(
         assert accepted["message"].startswith("spec.podTemplate: ") and words in accepted["message"]
     apply(training("fox", podTemplate={"spec": {"nodeSelector": {"zone": "a"}}}))
     assert job_of(see, "fox")["spec"]["template"]["spec"]["nodeSelector"] == {"zone": "a"}
-    assert {one["metadata"]["labels"]["ltx2.dev/training"] for one in see("jobs")["items"]} == {"fox"}
+    assert {one["metadata"]["labels"]["ltx2.dev/training"] for one in see("jobs")} == {"fox"}
 
 
 def test_files_of_a_configmap_are_awaited_and_then_kept(start: Start, see: Any, apply: Any) -> None:
@@ -328,8 +331,8 @@ def test_files_of_a_configmap_are_awaited_and_then_kept(start: Start, see: Any, 
     apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": files})
     apply({**obj, "spec": {**obj["spec"], "retries": 5}})  # sooner than the minute after which it is looked at again
     job = job_of(see, "fox")
-    kept = until(lambda: see("ltx2training", "fox")["status"].get("configMap"), "the ConfigMap in status")
+    kept = until(lambda: see("ltx2trainings", "fox")["status"].get("configMap"), "the ConfigMap in status")
     volumes = {one["name"]: one for one in job["spec"]["template"]["spec"]["volumes"]}
     assert volumes["config"]["configMap"]["name"] == kept
     steps = json.loads(files["config"])["max_train_steps"]
-    assert json.loads(see("configmap", kept)["data"]["config.json"])["max_train_steps"] == steps
+    assert json.loads(see("configmaps", kept)["data"]["config.json"])["max_train_steps"] == steps

@@ -76,7 +76,7 @@ def operator(
 
 
 def status(nodes: Simulated, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = nodes.kubectl.get("ltx2training", name, "-n", "ml").get("status") or {}
+    found: dict[str, Any] = nodes.kubectl.server.get("ltx2trainings", name, "ml").get("status") or {}
     return found
 
 

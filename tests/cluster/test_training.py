@@ -84,7 +84,7 @@ def test_a_manifest_becomes_the_lora_that_ltx2_run_makes(
     operator.condition("fox", restricted, "Succeeded")
     status = operator.status("fox", restricted)
     assert (status["attempt"], status["stage"], status["progressText"]) == (1, "Train", f"{STEPS}/{STEPS}")
-    assert {"fox-cache-1", "fox-train-1"} <= set(operator.names("job", restricted))
+    assert {"fox-cache-1", "fox-train-1"} <= set(operator.names("jobs", restricted))
     told = operator.events("fox", restricted)
     for reason in ("Accepted", "CacheStarted", "CacheReady", "TrainingStarted", "Succeeded"):
         assert reason in told, f"{reason} is not among {told}"
@@ -145,7 +145,7 @@ def test_two_nodes_train_one_lora(operator: Installed, restricted: str, volume: 
     operator.condition("one", restricted, "Succeeded")
     operator.kubectl("apply", "-n", restricted, "-f", "-", manifest=both)
     operator.condition("two", restricted, "Succeeded")
-    pods = operator.objects("pod", restricted, "ltx2.dev/training=two,ltx2.dev/stage=train")
+    pods = operator.objects("pods", restricted, "ltx2.dev/training=two,ltx2.dev/stage=train")
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node-1", "node-2"}
     loras = [load_file(volume.folder / f"runs/{name}/lora.safetensors") for name in ("one", "two")]
     assert loras[0].keys() == loras[1].keys()

@@ -42,7 +42,7 @@ def installed(request: pytest.FixtureRequest, operator: Installed) -> Iterator[I
 def version(installed: Installed) -> str:
     """The version of the operator's pods that are ready."""
     installed.ready()
-    pods = installed.get("deployment", DEPLOYMENT, NAMESPACE)["spec"]["template"]["spec"]
+    pods = installed.get("deployments", DEPLOYMENT, NAMESPACE)["spec"]["template"]["spec"]
     return str(pods["containers"][0]["image"].rpartition(":")[2])
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from base64 import b64decode
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,12 @@ def sha256(path: Path) -> str:
 def no_transfer_pod(operator: Installed, namespace: str) -> None:
     """Wait until no pod of a copy is left."""
     found = "app.kubernetes.io/name=ltx2-transfer"
-    operator.wait_for(lambda: not operator.objects("pod", namespace, found), "the end of the pods that copy")
+    operator.wait_for(lambda: not operator.objects("pods", namespace, found), "the end of the pods that copy")
 
 
 def _told(operator: Installed, namespace: str) -> str:
     """When the operator was last told of an upload."""
-    found = operator.get("ltx2training", "fox", namespace)["metadata"]["annotations"]
+    found = operator.get("ltx2trainings", "fox", namespace)["metadata"]["annotations"]
     return str(found["ltx2.dev/data-uploaded"])
 
 
@@ -188,7 +189,7 @@ def test_a_run_that_is_gone_is_told_from_beginning_to_end(
     run = RunFolder(cluster.claim_folder(restricted, "gone-data") / "runs/gone")
     operator.wait_for(lambda: any(run.checkpoints.glob("step-*/manifest.json")), "a checkpoint")
     os.kill(first_process(cluster, "gone"), signal.SIGKILL)
-    (killed,) = operator.objects("pod", restricted, "ltx2.dev/training=gone,ltx2.dev/stage=train,ltx2.dev/attempt=1")
+    (killed,) = operator.objects("pods", restricted, "ltx2.dev/training=gone,ltx2.dev/stage=train,ltx2.dev/attempt=1")
     node = killed["spec"]["nodeName"]
     operator.condition("gone", restricted, "Succeeded")
     assert operator.status("gone", restricted)["attempt"] == 2
@@ -196,7 +197,7 @@ def test_a_run_that_is_gone_is_told_from_beginning_to_end(
     assert outline(told) == [("Verdict", 1, "look", NO_INPUT), *KILLED_ONCE]
 
     operator.kubectl("delete", "ltx2training", "gone", "-n", restricted)
-    operator.wait_for(lambda: not operator.names("job", restricted), "the end of its Jobs")
+    operator.wait_for(lambda: not operator.names("jobs", restricted), "the end of its Jobs")
     listed = [line.split() for line in editor.types("ls", "--claim", "gone-data").splitlines()]
     assert listed[1][:3] == ["gone", "Succeeded", f"{steps}/{steps}"]
     said = editor.types("ls", "gone", "--claim", "gone-data").splitlines()
@@ -249,10 +250,9 @@ def test_ctrl_c_takes_the_pod_away_and_the_next_goes_on(
     with (tmp_path / "clips/b.mp4").open("wb") as file:
         file.truncate(600 * 2**20)
     process = editor.start("upload", "clips", "fox")
-    operator.wait_for(lambda: "fox-data" in operator.names("pvc", restricted), "the claim")
-    operator.wait_for(
-        lambda: bool(operator.get("pvc", "fox-data", restricted)["spec"].get("volumeName")), "the claim's volume"
-    )
+    operator.wait_for(lambda: "fox-data" in operator.names("persistentvolumeclaims", restricted), "the claim")
+    claim = partial(operator.get, "persistentvolumeclaims", "fox-data", restricted)
+    operator.wait_for(lambda: bool(claim()["spec"].get("volumeName")), "the claim's volume")
     folder = cluster.claim_folder(restricted, "fox-data") / "datasets/videos"
     until = time.monotonic() + 120
     while not any(part.stat().st_size for part in folder.glob(".*.part")):

@@ -1,20 +1,28 @@
 """How tests and people talk to a cluster: kubectl and the official client, as the cluster's administrator."""
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kubernetes
+import urllib3
 
 from patience import until
 
 from . import binaries
 
 
-class KubectlFailed(AssertionError):
+class RequestFailed(AssertionError):
+    """The API server refused, or did not answer; the message is what was said."""
+
+
+class KubectlFailed(RequestFailed):
     """kubectl ended with another code than 0; the message is what it said."""
 
     def __init__(self, arguments: tuple[str, ...], code: int, said: str) -> None:
@@ -23,11 +31,69 @@ class KubectlFailed(AssertionError):
         self.said = said
 
 
+# Where the API server has what tests look at.
+_GROUPS = {
+    **dict.fromkeys(("configmaps", "persistentvolumeclaims", "pods", "secrets", "services"), "api/v1"),
+    "deployments": "apis/apps/v1",
+    "events": "apis/events.k8s.io/v1",
+    "jobs": "apis/batch/v1",
+    "leases": "apis/coordination.k8s.io/v1",
+    "ltx2trainings": "apis/ltx2.dev/v1alpha1",
+    "roles": "apis/rbac.authorization.k8s.io/v1",
+}
+
+
+class Server:
+    """The API server, asked from this process: who waits asks often, and each kubectl takes a tenth of a second of a
+    core.
+    """
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._api = api_client(kubeconfig)
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
+        """One object; kind: a key of _GROUPS. Raises RequestFailed."""
+        return self._read(f"/{_GROUPS[kind]}/namespaces/{namespace}/{kind}/{name}")
+
+    def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a namespace, of all labels or of those selected. Raises RequestFailed."""
+        found = self._read(f"/{_GROUPS[kind]}/namespaces/{namespace}/{kind}", labelSelector=selector)
+        kind_of_one = found["kind"].removesuffix("List")  # the items of a list do not say it
+        return [{"kind": kind_of_one, **one} for one in found["items"]]
+
+    def _read(self, path: str, **query: str) -> dict[str, Any]:
+        request = self._api.param_serialize("GET", path, query_params=[*query.items()], auth_settings=["BearerToken"])
+        try:
+            answer = self._api.call_api(*request, _request_timeout=30)
+        except urllib3.exceptions.HTTPError as why:
+            raise RequestFailed(f"GET {path}: {why}") from why
+        text = answer.read()
+        if answer.status != 200:
+            raise RequestFailed(f"GET {path}: {answer.status}: {text.decode(errors='replace')}")
+        return dict(json.loads(text))
+
+    @contextlib.contextmanager
+    def namespace(self, **labels: str) -> Iterator[str]:
+        """A namespace with a name of its own for the time of the body; nobody waits until it has gone."""
+        core = kubernetes.client.CoreV1Api(self._api)
+        name = f"test-{os.urandom(4).hex()}"
+        core.create_namespace({"metadata": {"name": name, "labels": labels}})
+        try:
+            yield name
+        finally:
+            core.delete_namespace(name)
+
+
 @dataclass(frozen=True)
 class Kubectl:
     """kubectl of the cluster's own version."""
 
     kubeconfig: Path
+
+    @functools.cached_property
+    def server(self) -> Server:
+        """Where it sends its requests, without it."""
+        return Server(self.kubeconfig)
 
     def __call__(self, *arguments: str, manifest: Any = None, timeout: float = 120) -> str:
         """Run it; a manifest (text, an object or a list of them) goes to its standard input, for `-f -`.

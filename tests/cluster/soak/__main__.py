@@ -22,7 +22,7 @@ from patience import every
 
 from ..harness import build_images, cluster
 from ..harness.binaries import Missing
-from ..harness.client import KubectlFailed
+from ..harness.client import RequestFailed
 from ..installed import DEPLOYMENT, IMAGES, NAMESPACE, Installed, pod_namespace
 from ..queue_stand_in import suspending
 from ..recording import Recorder
@@ -90,7 +90,7 @@ def _world(folder: Path, name: str) -> Iterator[World]:
 
 
 def _admit(world: World) -> None:
-    with contextlib.suppress(KubectlFailed):  # the Job is gone meanwhile, or there is no server
+    with contextlib.suppress(RequestFailed):  # the Job is gone meanwhile, or there is no server
         admit(world)
 
 

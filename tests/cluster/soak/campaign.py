@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..harness.client import KubectlFailed
+from ..harness.client import RequestFailed
 from ..harness.processes import StartFailed
 from ..volumes import Volume
 from ..world import World, ends
@@ -203,7 +203,7 @@ class Soak:
                 self._broken[target.claim] = fault.excuses
             try:
                 fault.act(self.world, target, self.chance)
-            except (Missed, KubectlFailed, StartFailed, AssertionError, OSError, subprocess.TimeoutExpired) as why:
+            except (Missed, RequestFailed, StartFailed, AssertionError, OSError, subprocess.TimeoutExpired) as why:
                 missed = str(why)[:300]
             except Exception as error:  # a fault that is no fault makes the soak worthless, and must not end the others
                 problems = [f"{type(error).__name__}: {error}"]
@@ -270,7 +270,7 @@ def _answer(ask: Callable[[], list[Any]]) -> list[Any]:
     """What the cluster says, nothing while it is out of order."""
     try:
         return ask()
-    except (KubectlFailed, subprocess.TimeoutExpired):
+    except (RequestFailed, subprocess.TimeoutExpired):
         return []
 
 

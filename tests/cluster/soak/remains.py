@@ -25,7 +25,7 @@ def objects(world: World) -> list[str]:
 
 def claims(world: World) -> set[str]:
     """The claims of the namespace."""
-    return set(world.operator.names("pvc", world.namespace))
+    return set(world.operator.names("persistentvolumeclaims", world.namespace))
 
 
 def files(workspace: Path, reference: Path, runs: dict[str, str]) -> list[str]:
