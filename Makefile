@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-nodes test-control-plane test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
+.PHONY: demo test test-fast test-nodes test-control-plane test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -35,10 +35,13 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# In the order of the folders: the few files of long tests early, so that neither process is left alone with one.
-test: lint ## lint, then all tests but the long ones on the cluster (test-cluster-full); says what was skipped and why
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not cluster'
+test: .venv/ready ## lint, and all tests but the long ones on the cluster (test-cluster-full); says what was skipped and why
+	@$(MAKE) --no-print-directory --jobs=2 lint test-fast
 	@$(MAKE) --no-print-directory --jobs=2 test-nodes test-control-plane
+
+# In the order of the folders: the few files of long tests early, so that neither process is left alone with one.
+test-fast: .venv/ready ## the tests that need no cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not cluster'
 
 # Side by side: both wait more than they work. Their dots mix, what they say at their ends does not.
 test-nodes: .venv/ready
