@@ -65,9 +65,9 @@ class Server:
         request = self._api.param_serialize("GET", path, query_params=[*query.items()], auth_settings=["BearerToken"])
         try:
             answer = self._api.call_api(*request, _request_timeout=30)
-        except urllib3.exceptions.HTTPError as why:
+            text = answer.read()
+        except (urllib3.exceptions.HTTPError, kubernetes.client.ApiException) as why:
             raise RequestFailed(f"GET {path}: {why}") from why
-        text = answer.read()
         if answer.status != 200:
             raise RequestFailed(f"GET {path}: {answer.status}: {text.decode(errors='replace')}")
         return dict(json.loads(text))

@@ -203,7 +203,7 @@ class Soak:
                 self._broken[target.claim] = fault.excuses
             try:
                 fault.act(self.world, target, self.chance)
-            except (Missed, RequestFailed, StartFailed, AssertionError, OSError, subprocess.TimeoutExpired) as why:
+            except (Missed, StartFailed, AssertionError, OSError, subprocess.TimeoutExpired) as why:
                 missed = str(why)[:300]
             except Exception as error:  # a fault that is no fault makes the soak worthless, and must not end the others
                 problems = [f"{type(error).__name__}: {error}"]
