@@ -174,6 +174,7 @@ def drained(cluster: Cluster) -> Iterator[Any]:
         cluster.kubectl("uncordon", node)
 
 
+@pytest.mark.full
 def test_the_leaders_node_is_drained_and_the_other_replica_goes_on(
     cluster: Cluster, operator: Installed, restricted: str, drained: Any
 ) -> None:
