@@ -16,7 +16,7 @@ from cluster.recording import Recorder
 from cluster.volumes import make_volume
 from cluster.world import World, training
 
-pytestmark = [pytest.mark.cluster, pytest.mark.full]  # every day test_chart.py upgrades, with no training
+pytestmark = pytest.mark.cluster
 
 PREVIOUS = "0.0.9"
 
@@ -32,7 +32,7 @@ def previous(cluster: Cluster, tmp_path: Path) -> Path:
     return chart
 
 
-@pytest.fixture(params=[3, 4], ids=["helm3", "helm4"])
+@pytest.fixture(params=[pytest.param(3, id="helm3", marks=pytest.mark.full), pytest.param(4, id="helm4")])
 def installed(request: pytest.FixtureRequest, operator: Installed) -> Iterator[Installed]:
     """The session's installation in the hands of either Helm; afterwards as the other tests want it."""
     yield dataclasses.replace(operator, major=request.param)
