@@ -75,18 +75,13 @@ def operator(
     assert refusals(ACCOUNT, simulated_nodes.audit_log, began) == []
 
 
-def status(nodes: Simulated, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = nodes.kubectl.server.get("ltx2trainings", name, "ml").get("status") or {}
-    return found
-
-
 def test_a_training_goes_from_apply_to_succeeded(
     simulated_nodes: Simulated, operator: Operator, installed: Installed
 ) -> None:
     simulated_nodes.kubectl("apply", "-n", "ml", "-f", "-", manifest=training("fox"))
     done = installed.condition("fox", "ml", "Succeeded")
     assert done["reason"] == "Completed"
-    found = status(simulated_nodes, "fox")
+    found = installed.status("fox", "ml")
     assert (found["attempt"], found["state"], found["progressText"]) == (1, "Succeeded", "1000/1000")
     events = installed.events("fox", "ml")
     assert [one for one in events if one in ("Accepted", "CacheReady", "Succeeded")] == [
@@ -113,9 +108,9 @@ def test_a_page_is_read_while_a_pod_runs_until_it_is_told_to_end(
 ) -> None:
     kubectl = simulated_nodes.kubectl
     kubectl("apply", "-n", "ml", "-f", "-", manifest=training("bear", train="24h"))
-    until(lambda: status(simulated_nodes, "bear").get("progressText") == "1000/100000", "the page's step", 60)
+    until(lambda: installed.status("bear", "ml").get("progressText") == "1000/100000", "the page's step", 60)
     urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{pages}/move", method="POST"), timeout=10)
-    until(lambda: status(simulated_nodes, "bear")["progress"]["step"] > 1000, "further steps", 90)
+    until(lambda: installed.status("bear", "ml")["progress"]["step"] > 1000, "further steps", 90)
     chosen = "ltx2.dev/training=bear,ltx2.dev/stage=train"
     kubectl("annotate", "pod", "-n", "ml", "-l", chosen, f"{ASK}end=80")
     event = until(lambda: [one for one in installed.events("bear", "ml") if one == "GPUOutOfMemory"], "the verdict", 60)
@@ -132,7 +127,7 @@ def test_a_pod_that_fits_nowhere_waits_and_says_why(
     until(
         lambda: [one for one in installed.objects("pods", "ml", chosen) if _unscheduled(one)], "a pod in no place", 60
     )
-    until(lambda: status(simulated_nodes, "whale").get("state") == "Waiting", "a training that waits", 60)
+    until(lambda: installed.status("whale", "ml").get("state") == "Waiting", "a training that waits", 60)
     pods = [one for one in installed.objects("pods", "ml", chosen) if one["status"]["phase"] == "Running"]
     assert pods == []
 
