@@ -255,7 +255,8 @@ def test_ctrl_c_takes_the_pod_away_and_the_next_goes_on(
     operator.wait_for(lambda: bool(claim()["spec"].get("volumeName")), "the claim's volume")
     folder = cluster.claim_folder(restricted, "fox-data") / "datasets/videos"
     until = time.monotonic() + 120
-    while not any(part.stat().st_size for part in folder.glob(".*.part")):
+    # Once the first is there under its name, what is half there is the second: large, so that it stays for the look.
+    while not ((folder / "a.mp4").exists() and any(part.stat().st_size for part in folder.glob(".*.part"))):
         assert process.poll() is None and time.monotonic() < until, process.communicate()
     process.send_signal(signal.SIGINT)
     said = "".join(process.communicate(timeout=60))
