@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export UV_COMPILE_BYTECODE = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-nodes test-control-plane test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
+.PHONY: demo test test-fast test-nodes test-control-plane test-stories test-kill test-cluster-full soak cluster cluster-down images lint format setup generate lock clean help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -35,24 +35,29 @@ lint: .venv/ready ## style, types, and the arrows between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: .venv/ready ## lint, and all tests but the long ones on the cluster (test-cluster-full); says what was skipped and why
+test: .venv/ready ## lint, and all tests but the long ones (test-cluster-full); says what was skipped and why
 	@$(MAKE) --no-print-directory --jobs=2 lint test-fast
-	@$(MAKE) --no-print-directory --jobs=2 test-nodes test-control-plane
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-nodes test-control-plane test-stories
 
+STORIES := tests/end_to_end
 # In the order of the folders: the few files of long tests early, so that neither process is left alone with one.
-test-fast: .venv/ready ## the tests that need no cluster
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not cluster'
+test-fast: .venv/ready ## the tests that need no cluster, but for whole trainings (test-stories)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not cluster and not full' --ignore=$(STORIES)
 
-# Side by side: both wait more than they work. Their dots mix, what they say at their ends does not.
+# Two side by side: those on nodes wait more than they work, and take as long as the two others one after the other.
+# Their dots mix, what they say at their ends does not.
 test-nodes: .venv/ready
 	$(BIN)/python -m pytest -q -m 'cluster and nodes and not full'
 
 test-control-plane: .venv/ready
 	$(BIN)/python -m pytest -q -m 'cluster and not nodes and not full'
 
+test-stories: .venv/ready
+	$(BIN)/python -m pytest -q -m 'not full' $(STORIES)
+
 NAME ?= ltx2
-test-cluster-full: .venv/ready ## every test on the cluster, the long ones too
-	$(BIN)/python -m pytest -q -m cluster
+test-cluster-full: .venv/ready ## every test on the cluster, and all long ones
+	$(BIN)/python -m pytest -q -m 'cluster or full'
 
 cluster: .venv/ready ## a Kubernetes of two nodes on this machine (Go, root, containerd), NAME=ltx2: docs/development.md
 	@cd tests && ../$(BIN)/python -m cluster.harness up --name $(NAME)

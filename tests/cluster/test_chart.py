@@ -207,6 +207,8 @@ NAMESPACED = {
     "workloads.kueue.x-k8s.io": {"list"},
     "secrets": {"get"},
 }
+# The same objects from either Helm (tests/chart): what the server makes of them is asked once.
+once = pytest.mark.parametrize("release", [4], ids=["helm4"], indirect=True)
 VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
 
 
@@ -228,6 +230,7 @@ def rights(release: Release, account: str, namespace: str) -> dict[str, set[str]
     return found
 
 
+@once
 def test_the_account_may_do_exactly_what_the_operator_does(release: Release) -> None:
     """All that the server knows of the account, less what everybody may."""
     release.install()
@@ -247,6 +250,7 @@ def test_the_account_may_do_exactly_what_the_operator_does(release: Release) -> 
     }
 
 
+@once
 def test_watched_namespaces_are_all_that_is_seen(release: Release) -> None:
     for namespace in ("art", "ml"):
         release.kubectl("apply", "-f", "-", manifest={
@@ -259,6 +263,7 @@ def test_watched_namespaces_are_all_that_is_seen(release: Release) -> None:
     assert rights(release, account, "ml") == everybody
 
 
+@once
 def test_the_right_to_finalizers_lets_children_hold_their_owner(release: Release) -> None:
     """No request of its own ever uses it: the API server asks for it when a child is made."""
     release.install()
@@ -281,6 +286,7 @@ def test_the_right_to_finalizers_lets_children_hold_their_owner(release: Release
     assert "cannot set blockOwnerDeletion" in refused
 
 
+@once
 def test_people_with_edit_make_trainings_and_people_with_view_look(release: Release) -> None:
     """Aggregation is a controller's work: it is seen on the cluster's own roles."""
     release.install()

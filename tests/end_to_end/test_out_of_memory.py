@@ -91,7 +91,7 @@ def story(workspace, name):
     ]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_training_goes_on_with_the_smaller_plan_at_the_checkpoint(rank, workspace, undisturbed):
     # Catches: an end that is taken for a host's out of memory or a lost peer, a plan that stays, a start from nothing.
     name = f"rank-{rank}"
