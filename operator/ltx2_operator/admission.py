@@ -121,9 +121,24 @@ def _validators(annotation: Any) -> list[Any]:
 # ----------------------------------------------------------------------------------------------------------------- CEL
 
 
-def _literal(value: Any) -> str:
-    """Texts, lists and maps of texts as CEL writes them."""
+# The object as it was sent. Against the definition's types the keys of what is opaque there would be faults.
+_GIVEN: Final = "variables.given"
+
+
+def _literal(value: str | list[int]) -> str:
+    """A text or a list of numbers as CEL writes it."""
     return json.dumps(value, ensure_ascii=True)
+
+
+def _words(items: list[str]) -> str:
+    """A CEL list of words: one text that is split, since the server compiles a list in the square of its length."""
+    assert not any(" " in item for item in items), items
+    return f"{_literal(' '.join(items))}.split(' ')" if items else "[]"
+
+
+def _words_by(lists: dict[str, list[str]]) -> str:
+    """A CEL map of lists of words, a line for each: of a fault in a long line the server makes seconds of work."""
+    return "{" + ",\n".join(f"{_literal(key)}: {_words(items)}" for key, items in lists.items()) + "}"
 
 
 def _problems(what: str, place: str, facts_of: str) -> str:
@@ -144,36 +159,37 @@ def _problems(what: str, place: str, facts_of: str) -> str:
         f"!({what}[k] in variables.{facts_of}Choices[k]))"
         f".map(k, {place} + '.' + k + ': unknown value ' + {what}[k])"
     )
-    return " + ".join(parts)
+    return "\n+ ".join(parts)
 
 
 def _facts(prefix: str, names: Names) -> list[dict[str, str]]:
     found = known(names)
     return [
-        {"name": f"{prefix}Names", "expression": _literal(found.names)},
+        {"name": f"{prefix}Names", "expression": _words(found.names)},
         {
             "name": f"{prefix}Forms",
-            "expression": _literal({form: sorted(found.forms.get(form, [])) for form in _FORMS}),
+            "expression": _words_by({form: sorted(found.forms.get(form, [])) for form in _FORMS}),
         },
-        {"name": f"{prefix}Choices", "expression": _literal(dict(sorted(found.choices.items())) or {"": [""]})},
+        {"name": f"{prefix}Choices", "expression": _words_by(dict(sorted(found.choices.items())) or {"": []})},
     ]
 
 
 def _enabled() -> str:
     """A CEL list of the indices of the datasets that are not disabled: `ltx2 check` does not read those either."""
-    entry = "object.spec.datasets[i]"
+    entry = f"{_GIVEN}.spec.datasets[i]"
     disabled = " || ".join(
         f"({name!r} in {entry} && ({entry}.{name} == true || {entry}.{name} == 1 || "
         f"(type({entry}.{name}) == string && {entry}.{name}.matches('^\\\\s*(?i:true|yes|on|1)\\\\s*$'))))"
         for name in ("disabled", "disable")
     )
     indices = _literal(list(range(DATASETS_MAX)))
-    return f"!has(object.spec.datasets) ? [] : {indices}.filter(i, i < size(object.spec.datasets) && !({disabled}))"
+    datasets = f"{_GIVEN}.spec.datasets"
+    return f"!has({datasets}) ? [] : {indices}.filter(i, i < size({datasets}) && !({disabled}))"
 
 
 def _datasets(block: str = "") -> str:
     """A CEL list of sentences, one per dataset that has problems: in its own keys, or in those of a block of it."""
-    entry, place = "object.spec.datasets[i]", "'spec.datasets[' + string(i) + ']'"
+    entry, place = f"{_GIVEN}.spec.datasets[i]", "'spec.datasets[' + string(i) + ']'"
     problems = _problems(entry, place, "dataset")
     if block:
         inner = _problems(f"{entry}.{block}", f"{place} + '.{block}'", block)
@@ -182,7 +198,7 @@ def _datasets(block: str = "") -> str:
 
 
 def _unknown(what: str, names: list[str], prefix: str) -> str:
-    return f"{what}.filter(k, !(k in {_literal(names)})).map(k, {prefix} + k + ': unknown key')"
+    return f"{what}.filter(k, !(k in {_words(names)})).map(k, {prefix} + k + ': unknown key')"
 
 
 def _blocks(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
@@ -197,23 +213,29 @@ def _blocks(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, list[str]
 def _places() -> dict[str, str]:
     """Every object that is judged: its path as `kubectl explain` writes it, and a CEL list of sentences about it."""
     root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    found = {"": _unknown("object", sorted(root["properties"]), "''")}
+    found = {"": _unknown(_GIVEN, sorted(root["properties"]), "''")}
     for place, names in _blocks("spec", root["properties"]["spec"]):
         steps = place.split(".")
-        there = [f"has(object.{'.'.join(steps[:depth])})" for depth in range(2, len(steps) + 1)]
-        unknown = _unknown(f"object.{place}", names, f"'{place}.'")
+        there = [f"has({_GIVEN}.{'.'.join(steps[:depth])})" for depth in range(2, len(steps) + 1)]
+        unknown = _unknown(f"{_GIVEN}.{place}", names, f"'{place}.'")
         found[f".{place}"] = f"({' && '.join(there)} ? {unknown} : [])" if there else unknown
-    config = _problems("object.spec.config", "'spec.config'", "config")
-    found[".spec.config"] = f"(has(object.spec.config) ? {config} : [])"
+    config = _problems(f"{_GIVEN}.spec.config", "'spec.config'", "config")
+    found[".spec.config"] = f"(has({_GIVEN}.spec.config) ? {config} : [])"
     found[".spec.datasets"] = _datasets()
     found |= {f".spec.datasets.{block}": _datasets(block) for block in ("video", "audio")}
     return found
 
 
-def _found() -> str:
-    """A CEL list with [command that lists the keys, sentences] for each object that has problems."""
-    pairs = [f"[{_literal(f'`{EXPLAIN}{path}`')}, ({said}).join(' | ')]" for path, said in _places().items()]
-    return f"[{', '.join(pairs)}].filter(one, one[1] != '')"
+def _found() -> list[dict[str, str]]:
+    """The variables with what is said: a text for each object, and `found`, a CEL list with [command that lists the
+    keys, text] for each that has problems. The server compiles an expression in more than the square of its length.
+    """
+    texts, pairs = [], []
+    for path, problems in _places().items():
+        name = "said" + path.replace(".", "_")
+        texts.append({"name": name, "expression": f"({problems}).join(' | ')"})
+        pairs.append(f"[{_literal(f'`{EXPLAIN}{path}`')}, variables.{name}]")
+    return [*texts, {"name": "found", "expression": "[" + ",\n".join(pairs) + "].filter(one, one[1] != '')"}]
 
 
 def policy() -> dict[str, Any]:
@@ -244,12 +266,13 @@ def policy() -> dict[str, Any]:
                 }
             ],
             "variables": [
+                {"name": "given", "expression": "dyn(object)"},
                 *_facts("config", TRAINING),
                 *_facts("dataset", DATASET),
                 *_facts("video", VIDEO),
                 *_facts("audio", AUDIO),
                 {"name": "datasets", "expression": _enabled()},
-                {"name": "found", "expression": _found()},
+                *_found(),
             ],
             "validations": [
                 {
