@@ -39,18 +39,20 @@ test: .venv/ready ## lint, and all tests but the long ones (test-cluster-full); 
 	@$(MAKE) --no-print-directory --jobs=2 lint test-fast
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-nodes test-control-plane test-stories
 
-STORIES := tests/end_to_end
+# By folder, since to collect all tests takes a quarter of a minute. The quick start is told early.
+STORIES := $(filter-out %/test_quickstart.py,$(wildcard tests/end_to_end/test_*.py))
+ON_CLUSTER := tests/cluster tests/images
 # In the order of the folders: the few files of long tests early, so that neither process is left alone with one.
-test-fast: .venv/ready ## the tests that need no cluster, but for whole trainings (test-stories)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not cluster and not full' --ignore=$(STORIES)
+test-fast: .venv/ready ## the tests that need no cluster, but for most whole trainings (test-stories)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m 'not full' $(addprefix --ignore=,$(STORIES) $(ON_CLUSTER))
 
 # Two side by side: those on nodes wait more than they work, and take as long as the two others one after the other.
 # Their dots mix, what they say at their ends does not.
 test-nodes: .venv/ready
-	$(BIN)/python -m pytest -q -m 'cluster and nodes and not full'
+	$(BIN)/python -m pytest -q -m 'nodes and not full' $(ON_CLUSTER)
 
 test-control-plane: .venv/ready
-	$(BIN)/python -m pytest -q -m 'cluster and not nodes and not full'
+	$(BIN)/python -m pytest -q -m 'not nodes and not full' $(ON_CLUSTER)
 
 test-stories: .venv/ready
 	$(BIN)/python -m pytest -q -m 'not full' $(STORIES)
