@@ -15,7 +15,7 @@ from ltx2_operator.api import API_VERSION, KIND
 from patience import until
 
 from .harness.binaries import Missing
-from .harness.client import established
+from .harness.client import established, undefined
 from .harness.prometheus import define_monitors
 from .installed import Installed
 from .required import missing
@@ -62,7 +62,8 @@ def release(request: pytest.FixtureRequest, fresh_control_plane: Any) -> Iterato
     made = Release(fresh_control_plane, request.param)
     yield made
     made.helm("uninstall", RELEASE, "--wait", check=False)
-    made.kubectl("delete", DEFINITION, "--ignore-not-found", "--timeout=60s")
+    made.kubectl("delete", DEFINITION, "--ignore-not-found", "--wait=false")
+    undefined(made.kubectl, DEFINITION.removeprefix("crd/"))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_without_keep_the_definition_goes_and_claims_stay(release: Release) -> N
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim, "namespace": "default"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})  # fmt: skip
     release.helm("uninstall", RELEASE, "--wait")
-    release.kubectl("wait", "--for=delete", DEFINITION, "--timeout=60s")
+    undefined(release.kubectl, DEFINITION.removeprefix("crd/"))
     assert release.kubectl.get("pvc", claim)["metadata"].get("deletionTimestamp") is None
 
 

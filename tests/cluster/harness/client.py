@@ -132,6 +132,19 @@ def established(kubectl: Kubectl, definition: str) -> None:
     until(lambda: kubectl.run(*wait).returncode == 0, f"{definition} is served", 60)
 
 
+def undefined(kubectl: Kubectl, definition: str) -> None:
+    """Wait until a definition that was deleted is gone.
+
+    Deleted while its storage begins, it may be left to the next event by the API server's finalizer, whose own writes
+    have met each other (409): so it gets one every ten seconds. Raises AssertionError.
+    """
+    for wake in range(9):
+        if kubectl.run("wait", "--for=delete", f"crd/{definition}", "--timeout=10s").returncode == 0:
+            return
+        kubectl.run("annotate", f"crd/{definition}", f"wake={wake}", "--overwrite")
+    raise AssertionError(f"{definition} was deleted and is still there")
+
+
 def ready(kubectl: Kubectl) -> bool:
     """Whether the API server says that it is ready."""
     return kubectl.run("get", "--raw", "/readyz").returncode == 0
