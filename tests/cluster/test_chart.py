@@ -23,7 +23,7 @@ from .required import missing
 pytestmark = pytest.mark.cluster
 
 NAMESPACE, RELEASE = "ltx2-system", "ltx2-operator"
-DEFINITION = "crd/ltx2trainings.ltx2.dev"
+DEFINITION = "ltx2trainings.ltx2.dev"
 EVERYTHING = {key: value for key, value in FULL.items() if key not in ("fullnameOverride", "image")}
 
 
@@ -47,7 +47,7 @@ class Release:
         self.helm("upgrade", RELEASE, str(chart), values=values or {}, major=major)
 
     def established(self) -> None:
-        established(self.kubectl, DEFINITION.removeprefix("crd/"))
+        established(self.kubectl, DEFINITION)
 
     def settings(self) -> str:
         return str(self.kubectl.get("configmap", f"{RELEASE}-settings", "-n", NAMESPACE)["data"]["settings.yaml"])
@@ -62,8 +62,8 @@ def release(request: pytest.FixtureRequest, fresh_control_plane: Any) -> Iterato
     made = Release(fresh_control_plane, request.param)
     yield made
     made.helm("uninstall", RELEASE, "--wait", check=False)
-    made.kubectl("delete", DEFINITION, "--ignore-not-found", "--wait=false")
-    undefined(made.kubectl, DEFINITION.removeprefix("crd/"))
+    made.kubectl("delete", f"crd/{DEFINITION}", "--ignore-not-found", "--wait=false")
+    undefined(made.kubectl, DEFINITION)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_without_keep_the_definition_goes_and_claims_stay(release: Release) -> N
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim, "namespace": "default"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})  # fmt: skip
     release.helm("uninstall", RELEASE, "--wait")
-    undefined(release.kubectl, DEFINITION.removeprefix("crd/"))
+    undefined(release.kubectl, DEFINITION)
     assert release.kubectl.get("pvc", claim)["metadata"].get("deletionTimestamp") is None
 
 
